@@ -1,0 +1,136 @@
+"""The service's one tree of errors.
+
+Every error answers two questions: ``transient`` (is a retry worth it?) and ``definite`` (did the effect surely not
+happen?). ``policy.decide`` reads the first, the send promise reads the second. The docstring is the message that a
+user sees; the constructor's argument adds what was wrong, where, and what would be right. A secret never enters.
+
+    MailServiceError
+        ConfigError                 a setting is missing or malformed
+        InvalidRequestError         the caller's input is refused (HTTP 4xx)
+            NotFoundError           no such thing in this tenant
+            ConflictError           an idempotency key is used again with another body
+            HostNotAllowedError     a host that a client may not name
+        PermissionDeniedError       the caller does not own what it names
+        CredentialError             a sealed credential can't be opened
+        BlobError                   a stored attachment is missing or unreadable
+        MailServerError             a mail server refused, vanished or misbehaved
+            ConnectError            no session could be opened: nothing was sent
+            AuthenticationError     the server refused the credential
+            ImapError               the IMAP server answered NO, BAD or BYE, or broke off
+            SmtpError               the SMTP server answered 4xx or 5xx before it took the message
+            DeliveryUnknownError    the connection broke between the final dot and its reply
+        LeaseHeldError              another execution of the same work is alive
+        WorkerLostError             an execution ended without a word
+        TimeLimitError              the soft time limit was reached
+"""
+
+from __future__ import annotations
+
+
+class MailServiceError(Exception):
+    """The e-mail service could not do what was asked."""
+
+    #: Is a later try worth it?
+    transient: bool = False
+    #: Did the effect surely not happen?
+    definite: bool = True
+
+    def __init__(self, detail: str = "", *, transient: bool | None = None, definite: bool | None = None) -> None:
+        summary = (type(self).__doc__ or "").strip().splitlines()[0].rstrip(".")
+        super().__init__(f"{summary}: {detail}" if detail else f"{summary}.")
+        self.detail = detail
+        if transient is not None:
+            self.transient = transient
+        if definite is not None:
+            self.definite = definite
+
+    @property
+    def code(self) -> str:
+        """The class's name in kebab case without its ending: ``smtp``, ``host-not-allowed``."""
+        name = type(self).__name__.removesuffix("Error")
+        return "".join(f"-{c.lower()}" if c.isupper() and i else c.lower() for i, c in enumerate(name))
+
+
+class ConfigError(MailServiceError):
+    """A setting is missing or malformed."""
+
+
+class InvalidRequestError(MailServiceError):
+    """The request is not valid."""
+
+
+class NotFoundError(InvalidRequestError):
+    """There is no such thing here."""
+
+
+class ConflictError(InvalidRequestError):
+    """The idempotency key was used before with another body."""
+
+
+class HostNotAllowedError(InvalidRequestError):
+    """The host is not on the list of hosts that a client may name."""
+
+
+class PermissionDeniedError(MailServiceError):
+    """The caller does not own what it names."""
+
+
+class CredentialError(MailServiceError):
+    """A credential can't be opened."""
+
+
+class BlobError(MailServiceError):
+    """A stored attachment can't be read."""
+
+
+class MailServerError(MailServiceError):
+    """The mail server did not do what was asked."""
+
+    transient = True
+
+
+class ConnectError(MailServerError):
+    """No session with the mail server could be opened."""
+
+
+class AuthenticationError(MailServerError):
+    """The mail server refused the credential."""
+
+    transient = False
+
+
+class ImapError(MailServerError):
+    """The IMAP server refused a command or broke off."""
+
+
+class SmtpError(MailServerError):
+    """The SMTP server refused the message."""
+
+    def __init__(self, detail: str = "", *, reply_code: int | None = None, transient: bool | None = None) -> None:
+        super().__init__(detail, transient=transient)
+        #: The server's three digits, None when the connection broke (RFC 5321 section 4.2).
+        self.reply_code = reply_code
+
+
+class DeliveryUnknownError(MailServerError):
+    """The connection broke after the message was sent and before its reply."""
+
+    transient = False
+    definite = False
+
+
+class LeaseHeldError(MailServiceError):
+    """Another execution of the same work is alive."""
+
+
+class WorkerLostError(MailServiceError):
+    """An execution ended without a word."""
+
+    transient = True
+    definite = False
+
+
+class TimeLimitError(MailServiceError):
+    """The soft time limit was reached."""
+
+    transient = True
