@@ -19,7 +19,9 @@ user sees; the constructor's argument adds what was wrong, where, and what would
             ImapError               the IMAP server answered NO, BAD or BYE, or broke off
             SmtpError               the SMTP server answered 4xx or 5xx before it took the message
             DeliveryUnknownError    the connection broke between the final dot and its reply
+        DatabaseError               PostgreSQL was away
         LeaseHeldError              another execution of the same work is alive
+        LeaseLostError              this execution no longer owns its job
         WorkerLostError             an execution ended without a word
         TimeLimitError              the soft time limit was reached
 """
@@ -43,6 +45,10 @@ class MailServiceError(Exception):
             self.transient = transient
         if definite is not None:
             self.definite = definite
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Survive pickling between a worker's processes: rebuild from the detail, not from the message."""
+        return type(self), (self.detail,), self.__dict__
 
     @property
     def code(self) -> str:
@@ -119,8 +125,18 @@ class DeliveryUnknownError(MailServerError):
     definite = False
 
 
+class DatabaseError(MailServiceError):
+    """The database was away."""
+
+    transient = True
+
+
 class LeaseHeldError(MailServiceError):
     """Another execution of the same work is alive."""
+
+
+class LeaseLostError(MailServiceError):
+    """This execution no longer owns its job."""
 
 
 class WorkerLostError(MailServiceError):

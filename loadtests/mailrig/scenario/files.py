@@ -1,0 +1,222 @@
+"""Scenario and contract files: found by name, read, validated, overridden."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from mailrig.scenario.errors import ScenarioError, UnknownNameError
+from mailrig.scenario.model import (
+    ARRIVALS,
+    NEMESIS_ACTIONS,
+    OPS,
+    SEVERITIES,
+    Contract,
+    Gate,
+    Load,
+    LoadOp,
+    Nemesis,
+    Population,
+    Scenario,
+    Stage,
+    System,
+)
+from mailrig.scenario.table import Table, parse_toml, read_text
+
+_PACKAGE: Final = Path(__file__).resolve().parents[1]
+#: Beside the package in a source tree, inside it when installed (pyproject: force-include).
+_ROOTS: Final = (_PACKAGE.parent, _PACKAGE / "data")
+_FAULT_WHEN: Final = ("first", "nth", "every", "probability")
+_FAULT_ACTIONS: Final = ("reply", "drop", "delay_ms")
+_FAULT_MATCHES: Final = ("recipient", "user", "command")
+
+
+def scenario_names() -> list[str]:
+    """The scenarios that ship with the rig."""
+    return sorted({file.stem for root in _ROOTS for file in (root / "scenarios").glob("*.toml")})
+
+
+def load_scenario(name_or_path: str | Path) -> Scenario:
+    """The scenario of a name, or of a file (anything with a slash or ending in ``.toml``).
+
+    Raises:
+        UnknownNameError: no scenario has that name.
+        ScenarioError: its file is wrong.
+    """
+    name = str(name_or_path)
+    if isinstance(name_or_path, Path) or "/" in name or name.endswith(".toml"):
+        file = Path(name_or_path)
+        return parse_scenario(read_text(file), file)
+    for root in _ROOTS:
+        if (file := root / "scenarios" / f"{name}.toml").is_file():
+            return parse_scenario(read_text(file), file)
+    raise UnknownNameError("scenario", name, scenario_names())
+
+
+def parse_scenario(text: str, file: Path) -> Scenario:
+    """The scenario that ``text`` describes; ``file`` is for messages."""
+    top = parse_toml(text, file)
+    population = _population(top.table("population"))
+    system = top.table("system")
+    drain = top.table("drain")
+    scenario = Scenario(
+        name=top.text("name"),
+        description=top.text("description"),
+        seed=top.integer("seed"),
+        load=_load(top.table("load")),
+        population=population,
+        system=System(
+            time_scale=system.number("time_scale", default=1.0, minimum=0.05, maximum=1),
+            concurrency=system.integer("concurrency", default=4, minimum=1),
+        ),
+        faults=tuple(_fault(table) for table in top.tables("fault")),
+        nemesis=tuple(_nemesis(table) for table in top.tables("nemesis")),
+        drain_timeout_s=drain.number("timeout_s", minimum=1),
+        gates=_gates(top),
+        file=file,
+        text=text,
+    )
+    for table in (system, drain, top):
+        table.done()
+    return scenario
+
+
+def with_overrides(scenario: Scenario, *, seed: int | None = None, nemesis: Sequence[str] = ()) -> Scenario:
+    """The scenario with another seed and with more faults, each ``ACTION@SECONDS``; its text says so too.
+
+    Raises:
+        ScenarioError: an action is not known, or its time is not a number.
+    """
+    text = scenario.text
+    if seed is not None:
+        text = re.sub(r"(?m)^seed\s*=\s*\S+", f"seed = {seed}", text, count=1)
+    for argument in nemesis:
+        action, _, at_s = argument.partition("@")
+        if action not in NEMESIS_ACTIONS or not re.fullmatch(r"\d+(\.\d+)?", at_s):
+            allowed = f"ACTION@SECONDS with {', '.join(NEMESIS_ACTIONS)}"
+            raise ScenarioError(f"nemesis {argument!r} is not allowed", file=scenario.file, allowed=allowed)
+        text += f'\n[[nemesis]]\nat_s = {at_s}\naction = "{action}"\n'
+    return parse_scenario(text, scenario.file)
+
+
+def _load(table: Table) -> Load:
+    ops = tuple(_load_op(op) for op in table.tables("op"))
+    if not ops:
+        raise table.error("has no operation", allowed=f"[[load.op]] with f = {' or '.join(OPS)}")
+    load = Load(
+        arrivals=table.text("arrivals", choices=ARRIVALS),
+        warmup_s=table.number("warmup_s", default=0.0),
+        duration_s=table.number("duration_s", minimum=1),
+        ops=ops,
+        stages=tuple(_stage(stage) for stage in table.tables("stage")),
+    )
+    table.done()
+    return load
+
+
+def _load_op(table: Table) -> LoadOp:
+    op = LoadOp(
+        f=table.text("f", choices=OPS),
+        rate_per_s=table.number("rate_per_s"),
+        recipients_max=table.integer("recipients_max", default=1, minimum=1),
+        cc_share=table.number("cc_share", default=0.0, maximum=1),
+        bcc_share=table.number("bcc_share", default=0.0, maximum=1),
+        attachment_share=table.number("attachment_share", default=0.0, maximum=1),
+    )
+    table.done()
+    return op
+
+
+def _stage(table: Table) -> Stage:
+    stage = Stage(duration_s=table.number("duration_s"), factor=table.number("factor"))
+    table.done()
+    return stage
+
+
+def _population(table: Table) -> Population:
+    population = Population(
+        tenants=table.integer("tenants", minimum=1),
+        mailboxes=table.integer("mailboxes", minimum=1),
+        messages_per_mailbox=table.integer("messages_per_mailbox"),
+        profile=table.text("profile", default="small"),
+    )
+    if population.mailboxes < population.tenants:
+        raise table.error(
+            f"= {population.mailboxes} leaves a tenant without one",
+            key="mailboxes",
+            allowed=f"a whole number >= tenants ({population.tenants})",
+        )
+    table.done()
+    return population
+
+
+def _fault(table: Table) -> dict[str, Any]:
+    fault: dict[str, Any] = {"id": table.text("id"), "point": table.text("point")}
+    if not fault["point"].startswith(("smtp.", "imap.")):
+        raise table.error(f"= {fault['point']!r} is not known", key="point", allowed="smtp.* or imap.*")
+    for key, choices, optional in (
+        ("when", _FAULT_WHEN, False),
+        ("action", _FAULT_ACTIONS, False),
+        ("match", _FAULT_MATCHES, True),
+    ):
+        part = table.table(key, optional=optional)
+        values = part.rest()
+        if (not values and not optional) or not set(values) <= set(choices):
+            raise table.error(f"= {values!r} is not allowed", key=key, allowed=f"one of {', '.join(choices)}")
+        if values:
+            fault[key] = values
+    table.done()
+    return fault
+
+
+def _nemesis(table: Table) -> Nemesis:
+    at_s = table.number("at_s")
+    action = table.text("action", choices=NEMESIS_ACTIONS)
+    return Nemesis(at_s=at_s, action=action, options=table.rest())
+
+
+def _gates(top: Table) -> tuple[Gate, ...]:
+    validity = top.table("validity", optional=True)
+    gates = [
+        Gate(id=key, kind="validity", metric=key, check=validity.text(key), line=validity.line(key))
+        for key in validity.keys()  # noqa: SIM118  # a table, not a dict
+    ]
+    for table in top.tables("gate"):
+        gate = Gate(
+            id=table.text("id"),
+            kind="gate",
+            metric=table.text("metric"),
+            check=table.text("check"),
+            severity=table.text("severity", default="fail", choices=SEVERITIES),
+            line=table.line("id"),
+        )
+        table.done()
+        if gate.id in {other.id for other in gates}:
+            raise table.error(f"= {gate.id!r} is there twice", key="id", allowed="an id of its own")
+        gates.append(gate)
+    return tuple(gates)
+
+
+def load_contract(path: Path | None = None) -> Contract:
+    """The contract of a file, or the one that ships with the rig."""
+    file = path or next((f for root in _ROOTS if (f := root / "contract.toml").is_file()), _ROOTS[0] / "contract.toml")
+    text = read_text(file)
+    values: dict[str, float | str | tuple[float, ...]] = {}
+    top = parse_toml(text, file)
+    if top.integer("schema_version") != 1:
+        raise top.error("is not one that this version reads", key="schema_version", allowed="1")
+    for section in top.rest():
+        table = top.table(section)
+        for key, value in table.rest().items():
+            values[f"{section}.{key}"] = _promise(value, table, key)
+    return Contract(values=values, file=file, text=text)
+
+
+def _promise(value: Any, table: Table, key: str) -> float | str | tuple[float, ...]:
+    if isinstance(value, int | float | str) and not isinstance(value, bool):
+        return value
+    if isinstance(value, list) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in value):
+        return tuple(value)
+    raise table.error(f"= {value!r} is not allowed", key=key, allowed="a number, a string or a list of numbers")

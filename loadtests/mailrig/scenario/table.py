@@ -1,0 +1,155 @@
+"""A TOML table that knows the line of each key and refuses what nobody asked for. Pure but for ``read_text``."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from mailrig.scenario.errors import ScenarioError
+
+KeyPath = tuple[str | int, ...]
+_HEADER: Final = re.compile(r"^\s*(\[\[?)\s*([\w.\-]+)\s*\]\]?")
+_KEY: Final = re.compile(r"^\s*([\w\-]+(?:\s*\.\s*[\w\-]+)*)\s*=")
+
+
+def _key_lines(text: str) -> dict[KeyPath, int]:
+    """The line of every table and key; the standard library's parser forgets them."""
+    lines: dict[KeyPath, int] = {}
+    counts: dict[KeyPath, int] = {}
+    table: KeyPath = ()
+    for number, line in enumerate(text.splitlines(), start=1):
+        if header := _HEADER.match(line):
+            table = _open_table(header[2].split("."), array=header[1] == "[[", counts=counts)
+            lines.setdefault(table, number)
+        elif key := _KEY.match(line):
+            lines.setdefault((*table, *(part.strip() for part in key[1].split("."))), number)
+    return lines
+
+
+def _open_table(parts: Sequence[str], *, array: bool, counts: dict[KeyPath, int]) -> KeyPath:
+    path: KeyPath = ()
+    for depth, part in enumerate(parts, start=1):
+        path = (*path, part)
+        if array and depth == len(parts):
+            counts[path] = counts.get(path, 0) + 1
+        if path in counts:
+            path = (*path, counts[path] - 1)
+    return path
+
+
+class Table:
+    """A TOML table that knows where it stands, and complains about what nobody asked for."""
+
+    def __init__(self, data: Any, *, file: Path, lines: Mapping[KeyPath, int], path: KeyPath = ()) -> None:
+        self._file, self._lines, self._path = file, lines, path
+        self._asked: list[str] = []
+        if not isinstance(data, dict):
+            raise self.error("must be a table")
+        self._data: dict[str, Any] = data
+
+    def error(self, wrong: str, *, key: str | None = None, allowed: str = "") -> ScenarioError:
+        """An error at a key, or at the table itself."""
+        path = self._path if key is None else (*self._path, key)
+        name = ".".join(str(part) for part in path if isinstance(part, str))
+        return ScenarioError(f"{name} {wrong}".strip(), file=self._file, line=self.line(key), allowed=allowed)
+
+    def line(self, key: str | None = None) -> int | None:
+        """The line of a key, else of the nearest table around it."""
+        path = self._path if key is None else (*self._path, key)
+        while path and path not in self._lines:
+            path = path[:-1]
+        return self._lines.get(path)
+
+    def keys(self) -> list[str]:
+        """The keys that are there."""
+        return list(self._data)
+
+    def _take(self, key: str, default: Any, needed: str) -> Any:
+        self._asked.append(key)
+        if key in self._data:
+            return self._data[key]
+        if default is None:
+            raise self.error("is missing", key=key, allowed=needed)
+        return default
+
+    def text(self, key: str, *, default: str | None = None, choices: Sequence[str] = ()) -> str:
+        """A string, one of ``choices`` if there are any."""
+        needed = ", ".join(choices) if choices else "a string that is not empty"
+        value = self._take(key, default, needed)
+        if not isinstance(value, str) or (choices and value not in choices) or (not value and default is None):
+            raise self.error(f"= {value!r} is not allowed", key=key, allowed=needed)
+        return value
+
+    def number(
+        self, key: str, *, default: float | None = None, minimum: float = 0, maximum: float = float("inf")
+    ) -> float:
+        """A number within bounds."""
+        needed = f"a number from {minimum:g} to {maximum:g}" if maximum < float("inf") else f"a number >= {minimum:g}"
+        value = self._take(key, default, needed)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not minimum <= value <= maximum:
+            raise self.error(f"= {value!r} is not allowed", key=key, allowed=needed)
+        return value
+
+    def integer(self, key: str, *, default: int | None = None, minimum: int = 0) -> int:
+        """A whole number."""
+        value = self.number(key, default=default, minimum=minimum)
+        if not isinstance(value, int):
+            raise self.error(f"= {value!r} is not allowed", key=key, allowed=f"a whole number >= {minimum}")
+        return value
+
+    def strings(self, key: str, *, choices: Sequence[str]) -> tuple[str, ...]:
+        """A list of some of ``choices``; empty when the key is absent."""
+        value = self._take(key, [], ", ".join(choices))
+        if not isinstance(value, list) or not all(item in choices for item in value):
+            raise self.error(f"= {value!r} is not allowed", key=key, allowed=f"a list of {', '.join(choices)}")
+        return tuple(value)
+
+    def table(self, key: str, *, optional: bool = False) -> Table:
+        """A table below this one."""
+        data = self._take(key, {} if optional else None, f"a table [{key}]")
+        return Table(data, file=self._file, lines=self._lines, path=(*self._path, key))
+
+    def tables(self, key: str) -> list[Table]:
+        """An array of tables; empty when the key is absent."""
+        data = self._take(key, [], f"[[{key}]]")
+        if not isinstance(data, list):
+            raise self.error("must be an array of tables", key=key, allowed=f"[[{key}]]")
+        return [
+            Table(item, file=self._file, lines=self._lines, path=(*self._path, key, i)) for i, item in enumerate(data)
+        ]
+
+    def rest(self) -> dict[str, Any]:
+        """What nobody asked for so far, for tables that are open on purpose."""
+        extra = {key: value for key, value in self._data.items() if key not in self._asked}
+        self._asked.extend(extra)
+        return extra
+
+    def done(self) -> None:
+        """Refuse every key that was not asked for: a typo must not be a silent default."""
+        for key in self._data:
+            if key not in self._asked:
+                raise self.error("is not known", key=key, allowed=", ".join(sorted(set(self._asked))))
+
+
+def parse_toml(text: str, file: Path) -> Table:
+    """The top table of a TOML text; ``file`` is for messages."""
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as err:
+        found = re.search(r"at line (\d+)", str(err))
+        line = int(found[1]) if found else len(text.splitlines()) or 1
+        raise ScenarioError(f"broken TOML: {err}", file=file, line=line, allowed="TOML 1.0") from err
+    return Table(data, file=file, lines=_key_lines(text))
+
+
+def read_text(file: Path) -> str:
+    """A file's text; whatever hinders it becomes a ``ScenarioError``."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as err:
+        raise ScenarioError("not UTF-8", file=file, allowed="TOML 1.0, which is UTF-8") from err
+    except OSError as err:
+        raise ScenarioError(f"can't be read: {err.strerror}", file=file) from err

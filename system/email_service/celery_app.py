@@ -1,0 +1,222 @@
+"""The Celery application: broker in Redis 0, results in Redis 1, queues and routes from ``policy``, beat's table.
+
+Owns every Celery setting, each with its reason where it is not the default; a test holds the names against Celery's own (it ignores unknown
+ones silently). Publishing goes through
+``submit`` and ``republish`` alone: one place to trace, one form of a message.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any, Final
+
+from celery import Celery
+from celery.signals import setup_logging
+from kombu import Exchange, Queue
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+from sqlalchemy.orm import Session
+
+from email_service import jobs, policy, telemetry
+from email_service.config import Settings
+from email_service.jobs import Enqueued, Message, NewJob
+from email_service.tenancy import Database, Scope
+
+_log = logging.getLogger(__name__)
+
+#: Writes what belongs to a job in the job's own transaction.
+Write = Callable[[Session], None]
+
+#: Beat's table: entry, task, interval in seconds before scaling.
+BEAT: Final = (("sync-emails-every-5min", "email_service.tasks.periodic_sync", 300.0),)
+#: Redis hash of the running workers, read by the exporter: node -> JSON.
+WORKERS_KEY: Final = "mail:workers"
+#: Redis key with the time of beat's last tick, in nanoseconds.
+TICK_KEY: Final = "mail:beat:tick"
+
+_STATIC: Final[dict[str, Any]] = {
+    "task_default_queue": "periodic",
+    "task_create_missing_queues": False,
+    "task_serializer": "json",
+    "accept_content": ["json"],
+    "broker_connection_retry_on_startup": True,
+    "broker_connection_max_retries": None,
+    "task_publish_retry_policy": {"max_retries": 3, "interval_start": 0, "interval_step": 0.5, "interval_max": 2},
+    "worker_concurrency": 4,
+    "worker_prefetch_multiplier": 1,
+    "worker_disable_rate_limits": True,
+    "worker_max_tasks_per_child": 1000,
+    # KB of ru_maxrss: above the parent's own, or every task would cost a child.
+    "worker_max_memory_per_child": 150_000,
+    "worker_proc_alive_timeout": 15,
+    # How long a lost child's last words are waited for; the default of 10 s would delay its message that long.
+    "worker_lost_wait": 1.0,
+    "worker_cancel_long_running_tasks_on_connection_loss": False,
+    # The lease makes a second copy do nothing, on every worker and for no round trip.
+    "worker_deduplicate_successful_tasks": False,
+    "worker_hijack_root_logger": False,
+    "task_acks_late": True,
+    "task_acks_on_failure": True,
+    "task_acks_on_timeout": True,
+    # A lost child's message goes back to the queue at once; the next lease counts the loss and bounds it. Celery's own
+    # task_retry_on_worker_lost would wait default_retry_delay (180 s) in the worker instead.
+    "task_reject_on_worker_lost": True,
+    "task_retry_on_worker_lost": False,
+    # The row says when it started; the write to Redis would say it again for a millisecond.
+    "task_track_started": False,
+    "result_backend_always_retry": True,
+    "result_backend_max_retries": 5,
+    "result_backend_base_sleep_between_retries_ms": 200,
+    "redis_socket_timeout": 10,
+    "redis_socket_connect_timeout": 5,
+    "beat_max_loop_interval": 5,
+    "beat_sync_every": 1,
+    "timezone": "UTC",
+    "enable_utc": True,
+}
+
+
+class MailCelery(Celery):
+    """Celery, with the settings and telemetry of this process at hand for tasks."""
+
+    settings: Settings
+
+
+def celery_for(settings: Settings) -> MailCelery:
+    """Make the application; no connection is opened."""
+    app = MailCelery("email_service", broker=settings.broker_url, backend=settings.result_url, set_as_current=True)
+    app.settings = settings
+    hard_s, soft_s = policy.limits_s(settings.time_scale)
+    app.conf.update(
+        _STATIC,
+        task_queues=[Queue(name, Exchange(name), routing_key=name) for name in policy.QUEUES],
+        task_routes={
+            rule.name: {"queue": rule.queue, "priority": policy.QUEUES[rule.queue].message_priority}
+            for rule in policy.TASKS.values()
+        },
+        broker_transport_options={
+            "priority_steps": list(policy.PRIORITY_STEPS),
+            "queue_order_strategy": "round_robin",
+            # The last resort, above the hard limit and the longest backoff; the dispatcher recovers long before.
+            "visibility_timeout": max(1200 * settings.time_scale, hard_s + 60),
+            "unacked_restore_interval": 10,
+            "unacked_restore_throttle": 1,
+            "socket_timeout": 10,
+            "socket_connect_timeout": 5,
+            "socket_keepalive": True,
+            "health_check_interval": 25,
+        },
+        result_backend_transport_options={"retry_policy": {"timeout": 5.0}},
+        task_time_limit=hard_s,
+        task_soft_time_limit=soft_s,
+        result_expires=3600 * settings.time_scale,
+        worker_send_task_events=settings.task_events,
+        task_send_sent_event=settings.task_events,
+        beat_scheduler="email_service.beat_store:SqliteScheduler",
+        beat_schedule_filename=os.fspath(settings.beat_store),
+        beat_schedule={
+            entry: {
+                "task": task,
+                "schedule": timedelta(seconds=interval_s * settings.time_scale),
+                "options": {"expires": interval_s * settings.time_scale},
+            }
+            for entry, task, interval_s in BEAT
+        },
+    )
+    return app
+
+
+@setup_logging.connect
+def _keep_logging(**_: Any) -> None:
+    """Celery leaves logging alone once this signal has a receiver: ``telemetry.configure`` has set it up."""
+
+
+def submit(app: MailCelery, database: Database, scope: Scope, job: NewJob, write: Write | None = None) -> Enqueued:
+    """Write a job, and what belongs to it, in one commit; then publish its message: the fast way.
+
+    A broker that does not take the message changes nothing: the row is there, and the dispatcher publishes it after
+    the grace. Called by the API and by the fan-out.
+
+    Raises:
+        ConflictError: the job's idempotency key was used with another request.
+        DatabaseError: nothing was written.
+    """
+    queue = policy.TASKS[job.name].queue
+    with telemetry.publish_span(
+        queue, str(job.id), job.name, tenant_id=scope.tenant_id, kind="producer", parent=None, link=None, root_kind=None
+    ) as span:
+        traceparent = telemetry.traceparent(span)
+        with database.session(scope) as session:
+            enqueued = jobs.enqueue(
+                session, scope, replace(job, traceparent=traceparent), time_scale=app.settings.time_scale
+            )
+            if enqueued.created and write is not None:
+                write(session)
+            session.commit()
+        if enqueued.created:
+            _send_or_leave(app, _first_message(scope, job, queue, traceparent))
+    return enqueued
+
+
+def _first_message(scope: Scope, job: NewJob, queue: str, traceparent: str | None) -> Message:
+    return Message(
+        id=job.id,
+        tenant_id=scope.tenant_id,
+        user_id=scope.user_id,
+        name=job.name,
+        queue=queue,
+        client_id=job.client_id,
+        failures=0,
+        publishes=1,
+        traceparent=traceparent,
+        cause=None,
+    )
+
+
+def _send_or_leave(app: Celery, message: Message) -> None:
+    try:
+        send(app, message)
+    except (OperationalError, RedisError) as err:
+        _log.warning("broker did not take task %s (%s): the dispatcher will publish it", message.id, type(err).__name__)
+
+
+def republish(app: Celery, message: Message) -> None:
+    """Send the message of a job that is due (again): a CLIENT span in the job's trace, linked to its last execution.
+
+    Raises:
+        kombu.exceptions.OperationalError: the broker did not take it, as far as can be told.
+    """
+    with telemetry.publish_span(
+        message.queue,
+        str(message.id),
+        message.name,
+        tenant_id=message.tenant_id,
+        kind="client",
+        parent=message.traceparent,
+        link=message.cause,
+        root_kind=None,
+    ):
+        send(app, message)
+
+
+def send(app: Celery, message: Message) -> None:
+    """Hand a message to the broker, outside any span of its own. It carries ids, never content."""
+    app.send_task(
+        message.name,
+        kwargs={
+            "email_client_id": str(message.client_id) if message.client_id else None,
+            "tenant_id": message.tenant_id,
+            "user_id": message.user_id,
+        },
+        task_id=str(message.id),
+        retries=message.failures,
+        headers={"traceparent": message.traceparent},
+        # What logs and events show of the arguments is decided here, not by their repr.
+        argsrepr="()",
+        kwargsrepr="{}",
+        add_to_parent=False,
+    )

@@ -1,0 +1,1 @@
+"""Alembic migrations: the tables, the roles, row-level security and the audit views."""

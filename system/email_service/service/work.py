@@ -1,0 +1,102 @@
+"""What a use case is given: the lease it works under and the tools of its process."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from email_service.blobs import DirectoryBlobs
+from email_service.config import Settings
+from email_service.errors import HostNotAllowedError, PermissionDeniedError
+from email_service.jobs import Ending, Lease
+from email_service.models import Credential, EmailClient
+from email_service.tenancy import Database, Scope
+from email_service.vault import SealedCredential, Secret, Vault
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tools:
+    """One process's connections and keys; made after the fork."""
+
+    settings: Settings
+    #: As mail_app.
+    database: Database
+    #: As mail_system.
+    system: Database
+    vault: Vault
+    blobs: DirectoryBlobs
+    clock: Callable[[], datetime]
+    #: PSS of this process now, None where the system can't tell.
+    pss_bytes: Callable[[], int | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """One execution: its lease and its tools."""
+
+    tools: Tools
+    lease: Lease
+
+    def ending(self, outcome: str, error_type: str | None = None) -> Ending:
+        """How this execution ends, now."""
+        return Ending(
+            outcome=outcome,
+            ended_at=self.tools.clock(),
+            error_type=error_type,
+            pss_peak_bytes=self.tools.pss_bytes(),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settled:
+    """What a use case answers once it has settled its job."""
+
+    #: signals.JOB_STATES_FINAL.
+    state: str
+    outcome: str
+    #: Goes to Celery's result: counts and ids, never content.
+    result: dict[str, object]
+
+
+def owned_client(session: Session, scope: Scope, client_id: uuid.UUID | None) -> EmailClient:
+    """The client, if the scope owns it.
+
+    Raises:
+        PermissionDeniedError: it does not, or there is none.
+    """
+    client = session.scalars(
+        select(EmailClient).where(
+            EmailClient.id == client_id,
+            EmailClient.tenant_id == scope.tenant_id,
+            EmailClient.user_id == scope.user_id,
+        )
+    ).one_or_none()
+    if client is None:
+        raise PermissionDeniedError(f"e-mail client {client_id}")
+    return client
+
+
+def password_of(session: Session, vault: Vault, client: EmailClient) -> Secret:
+    """Unseal the client's password.
+
+    Raises:
+        CredentialError: it was sealed with a key that is not here, or for somebody else.
+    """
+    row = session.get_one(Credential, client.credential_id)
+    sealed = SealedCredential(key_id=row.key_id, salt=row.salt, nonce=row.nonce, ciphertext=row.ciphertext)
+    return vault.unseal(sealed, tenant_id=client.tenant_id, credential_id=str(row.id))
+
+
+def check_host(settings: Settings, host: str, port: int) -> None:
+    """Refuse a host that is not on the list: at creation, and again at each use, as the list may have changed.
+
+    Raises:
+        HostNotAllowedError: names the host.
+    """
+    if not settings.host_allowed(host, port):
+        raise HostNotAllowedError(f"{host}:{port}; the operator lists hosts in MAIL_ALLOWED_HOSTS")
