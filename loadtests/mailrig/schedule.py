@@ -19,9 +19,9 @@ from mailrig.scenario import Load, LoadOp, Scenario
 #: Recipients outside of every tenant: user0@outside.example ...
 OUTSIDERS: Final = tuple(f"user{k}@outside.example" for k in range(50))
 _WORDS: Final = (
-    "amber birch cedar delta ember fjord grove haven inlet jetty knoll ledge maple north ocean pearl quill ridge shore "
-    "tower upper vault willow yield zephyr"
-).split()
+    "amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "haven", "inlet", "jetty", "knoll", "ledge", "maple",
+    "north", "ocean", "pearl", "quill", "ridge", "shore", "tower", "upper", "vault", "willow", "yield", "zephyr",
+)  # fmt: skip
 _WORDS_MIN: Final = 40
 _WORDS_MAX: Final = 400
 _T = TypeVar("_T")

@@ -125,6 +125,7 @@ class Lease:
     created_at: datetime
     due_at: datetime
     started_at: datetime
+    pss_before_bytes: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,6 +247,7 @@ def lease(
         name=row.name, queue=row.queue, args=row.args, client_id=row.client_id, message_id=row.message_id,
         traceparent=row.traceparent, ordinal=row.executions, failures=row.failures, lost=row.lost,
         created_at=row.created_at, due_at=row.due_at, started_at=delivery.started_at,
+        pss_before_bytes=delivery.pss_before_bytes,
     )  # fmt: skip
 
 
@@ -295,7 +297,7 @@ _FINISH: Final = text(
 _RESCHEDULE: Final = text(
     """
     WITH freed AS (
-        UPDATE jobs SET state = 'waiting', due_at = :due, next_publish_at = :due, failures = failures + :failed,
+        UPDATE jobs SET state = 'waiting', due_at = :due, next_publish_at = :publish, failures = failures + :failed,
                lease_until = NULL, lease_execution_id = NULL
         WHERE id = :job AND lease_execution_id = :execution
         RETURNING id
@@ -314,14 +316,19 @@ def finish(session: Session, lease: Lease, ending: Ending, *, state: str, outcom
     _end(session, _FINISH, lease, ending, {"state": state, "outcome": outcome})
 
 
-def reschedule(session: Session, lease: Lease, ending: Ending, *, delay_s: float, failed: bool) -> datetime:
+def reschedule(
+    session: Session, lease: Lease, ending: Ending, *, delay_s: float, failed: bool, grace_s: float = 0.0
+) -> datetime:
     """End the execution and let the job wait; answers when it is due. ``failed`` False continues without a failure.
+
+    ``grace_s`` is for a caller that publishes by itself: the dispatcher steps in only so long after the due time.
 
     Raises:
         LeaseLostError: another execution owns the job by now; nothing was changed.
     """
     due = ending.ended_at + timedelta(seconds=delay_s)
-    _end(session, _RESCHEDULE, lease, ending, {"due": due, "failed": int(failed)})
+    publish = due + timedelta(seconds=grace_s)
+    _end(session, _RESCHEDULE, lease, ending, {"due": due, "publish": publish, "failed": int(failed)})
     session.execute(text("SELECT pg_notify(:channel, '')"), {"channel": CHANNEL})
     return due
 
@@ -387,8 +394,12 @@ def next_due_in_s(session: Session) -> float | None:
     return None if value is None else float(value)
 
 
-def release_dead(session: Session, host: str, alive: Callable[[int, int], bool]) -> int:
+def release_dead(
+    session: Session, host: str, alive: Callable[[int, int], bool], *, only: uuid.UUID | None = None
+) -> int:
     """Void the leases of this host's processes that are gone; answers how many. Their jobs are due at once.
+
+    ``alive`` is asked with a pid and its process's start in nanoseconds; ``only`` looks at one job.
 
     Leases would run out by themselves; this spares the wait wherever the dead can be told from the slow.
     """
@@ -396,9 +407,10 @@ def release_dead(session: Session, host: str, alive: Callable[[int, int], bool])
         text(
             "SELECT e.id, e.job_id, e.pid, e.process_start_ns FROM executions e "
             "JOIN jobs j ON j.lease_execution_id = e.id "
-            "WHERE e.outcome IS NULL AND e.host = :host AND j.lease_until > clock_timestamp()"
+            "WHERE e.outcome IS NULL AND e.host = :host AND j.lease_until > clock_timestamp() "
+            "AND (CAST(:only AS uuid) IS NULL OR j.id = :only)"
         ),
-        {"host": host},
+        {"host": host, "only": only},
     ).all()
     dead = [row for row in rows if not alive(row.pid, row.process_start_ns)]
     for row in dead:

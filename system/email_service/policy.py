@@ -41,8 +41,10 @@ class TaskRule:
     queue: str
     #: Retries after the first execution; n retries are n + 1 executions.
     max_retries: int
-    #: May run under the system principal, without a tenant.
+    #: Runs under the system principal, without a tenant.
     system: bool = False
+    #: Commits checkpoints: at the soft time limit it continues in a new execution, which is no failure.
+    resumes: bool = False
 
 
 QUEUES: Final = {
@@ -60,7 +62,7 @@ _PREFIX: Final = "email_service.tasks."
 TASKS: Final = {
     rule.name: rule
     for rule in (
-        TaskRule(name=_PREFIX + "sync_emails", queue="sync", max_retries=5),
+        TaskRule(name=_PREFIX + "sync_emails", queue="sync", max_retries=5, resumes=True),
         TaskRule(name=_PREFIX + "send_email", queue="send", max_retries=3),
         TaskRule(name=_PREFIX + "periodic_sync", queue="periodic", max_retries=1, system=True),
     )

@@ -5,8 +5,9 @@ Times are nanoseconds since the epoch, all from one host's clock.
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -182,10 +183,5 @@ def _next_starts(executions: Iterable[Row]) -> dict[str, int]:
     starts: dict[str, int] = {}
     for rows in processes.values():
         rows.sort(key=lambda row: row["started_ns"])
-        starts |= {row["execution_id"]: after["started_ns"] for row, after in zip(rows, rows[1:], strict=False)}
+        starts |= {row["execution_id"]: after["started_ns"] for row, after in itertools.pairwise(rows)}
     return starts
-
-
-def pairs(rows: list[Row]) -> Iterator[tuple[Row, Row]]:
-    """Each row with the one after it."""
-    return zip(rows, rows[1:], strict=False)

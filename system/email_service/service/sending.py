@@ -51,9 +51,7 @@ def add_recipients(session: Session, scope: Scope, job_id: uuid.UUID, roles: Ite
     rows: dict[str, dict[str, Any]] = {}
     for role, addresses in roles:
         for address in addresses:
-            rows.setdefault(
-                address, {"job_id": job_id, "address": address, "tenant_id": scope.tenant_id, "role": role}
-            )
+            rows.setdefault(address, {"job_id": job_id, "address": address, "tenant_id": scope.tenant_id, "role": role})
     session.execute(insert(Recipient), list(rows.values()))
 
 
@@ -224,9 +222,7 @@ def _write_sent_row(session: Session, work: Work, order: _Order, size_bytes: int
         is_sent=True,
     )
     session.execute(
-        row.on_conflict_do_nothing(
-            index_elements=["folder_id", "message_id"], index_where=EmailMessage.uid.is_(None)
-        )
+        row.on_conflict_do_nothing(index_elements=["folder_id", "message_id"], index_where=EmailMessage.uid.is_(None))
     )
 
 

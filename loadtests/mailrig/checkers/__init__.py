@@ -1,0 +1,163 @@
+"""The judge: a pure function of scenario, contract and evidence.
+
+Rule 1: no clock, no socket, no file, and none of the system's rules: the numbers come from the contract. The system's
+``signals`` are read for the names of spans only.
+Rule 2: a metric without samples is ``unknown``, and so is a checker that crashes; neither is ever a pass.
+Rule 3: a new gate is a new row in ``METRICS`` and one function; each has a recorded run that it fails (tests/runs).
+
+    expression    the language of checks           mail      promise, envelopes, Bcc, synced rows, tenants
+    measurement   what a metric answers            work      held, running, retries, conservation, memory
+    view          indexes over evidence            traces    completeness of traces
+    verdict       what a judgement says            load      validity and latency
+
+Callers: runner, cli, report; the digital twin's evidence is judged by the same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from mailrig.checkers import load, mail, traces, work
+from mailrig.checkers.expression import UNITS, Check, CheckError, parse_check, parse_metric
+from mailrig.checkers.measurement import Measurement, Metric, Sample
+from mailrig.checkers.verdict import GateResult, Verdict, conclude
+from mailrig.evidence import Evidence
+from mailrig.scenario import Contract, Gate, Scenario, ScenarioError
+
+__all__ = ["METRICS", "GateResult", "Measurement", "Metric", "Sample", "Verdict", "judge", "validate"]
+
+METRICS: Final[Mapping[str, Metric]] = {
+    # validity
+    "schedule_lag": load.schedule_lag,
+    "achieved_ratio": load.achieved_ratio,
+    "unfinished": load.unfinished,
+    "sample_gap": load.sample_gap,
+    # mail
+    "jobs.missing": mail.jobs_missing,
+    "jobs.failed": mail.jobs_failed,
+    "http.refused": mail.http_refused,
+    "send.promise_broken": mail.send_promise_broken,
+    "send.envelope_wrong": mail.envelope_wrong,
+    "send.bcc_leaks": mail.bcc_leaks,
+    "sync.rows_wrong": mail.sync_rows_wrong,
+    "tenant.leaks": mail.tenant_leaks,
+    # work
+    "worker.held": work.worker_held,
+    "worker.running": work.worker_running,
+    "jobs.overlaps": work.jobs_overlaps,
+    "jobs.unbalanced": work.jobs_unbalanced,
+    "nemesis.lost_messages": work.lost_messages,
+    "retry.delay_error": work.retry_delay_error,
+    "retry.over_limit": work.retry_over_limit,
+    "memory.process": work.memory_process,
+    "memory.total": work.memory_total,
+    # traces
+    "trace.incomplete": traces.trace_incomplete,
+    # latency
+    "http.accept": load.http_accept,
+    "task.e2e": load.task_e2e,
+    "task.queue_time": load.task_queue_time,
+    "task.run_time": load.task_run_time,
+}
+_DETAILS_MAX: Final = 10
+
+
+def validate(scenario: Scenario, contract: Contract) -> None:
+    """Refuse a gate that could never be judged, before anything is started.
+
+    Raises:
+        ScenarioError: a metric or a check is not known, at its gate's line.
+    """
+    for gate in scenario.gates:
+        try:
+            name, _ = parse_metric(gate.metric)
+            parse_check(gate.check, contract)
+        except CheckError as err:
+            raise ScenarioError(f"gate {gate.id}: {err}", file=scenario.file, line=gate.line) from err
+        if name not in METRICS:
+            raise ScenarioError(
+                f"gate {gate.id}: metric {name!r} is not known",
+                file=scenario.file,
+                line=gate.line,
+                allowed=", ".join(sorted(METRICS)),
+            )
+
+
+def judge(scenario: Scenario, contract: Contract, evidence: Evidence) -> Verdict:
+    """Judge a run by the scenario's gates."""
+    cache: dict[str, Measurement] = {}
+
+    def measure(name: str) -> Measurement:
+        if name not in METRICS:
+            raise CheckError(f"metric {name!r} is not known; allowed: {', '.join(sorted(METRICS))}")
+        if name not in cache:
+            cache[name] = METRICS[name](evidence, contract, scenario)
+        return cache[name]
+
+    gates = tuple(_judge_gate(gate, contract, measure) for gate in scenario.gates)
+    started_ns, ended_ns = evidence.run.get("started_ns"), evidence.run.get("ended_ns")
+    return Verdict(
+        verdict=conclude(gates),
+        scenario=scenario.name,
+        seed=evidence.run.get("seed", scenario.seed),
+        mutant=evidence.run.get("mutant"),
+        started_ns=started_ns,
+        duration_s=(ended_ns - started_ns) / 1e9 if started_ns and ended_ns else 0.0,
+        gates=gates,
+    )
+
+
+def _judge_gate(gate: Gate, contract: Contract, measure: Callable[[str], Measurement]) -> GateResult:
+    try:
+        name, labels = parse_metric(gate.metric)
+        check = parse_check(gate.check, contract)
+        measurement = measure(name)
+        samples = _select(measurement, labels)
+        if not samples:
+            reason = measurement.reason or f"no sample has {labels}"
+            return _result(gate, str(check), unit=check.unit, verdict="unknown", detail=(reason,))
+        observed = check.observe([sample.value for sample in samples], measurement.kind)
+    except Exception as err:  # noqa: BLE001  # whatever breaks in a checker, the run is not known to be good
+        return _result(gate, gate.check, unit="", verdict="unknown", detail=(f"{type(err).__name__}: {err}",))
+    holds = check.holds(observed)
+    return _result(
+        gate,
+        str(check),
+        observed=observed / UNITS[check.unit][1],
+        unit=check.unit,
+        verdict="pass" if holds else _broken(gate),
+        detail=_detail(measurement, samples, check, holds=holds),
+    )
+
+
+def _select(measurement: Measurement, labels: Mapping[str, str]) -> list[Sample]:
+    return [s for s in measurement.samples if all(s.labels.get(name) == value for name, value in labels.items())]
+
+
+def _broken(gate: Gate) -> str:
+    return "invalid" if gate.kind == "validity" else gate.severity
+
+
+def _detail(measurement: Measurement, samples: list[Sample], check: Check, *, holds: bool) -> tuple[str, ...]:
+    """The cases behind a broken gate: what was counted, else the samples that are out of bounds, worst first."""
+    if holds or measurement.examples:
+        return measurement.examples
+    outside = [sample for sample in samples if sample.note and not check.holds(sample.value)]
+    outside.sort(key=lambda sample: sample.value, reverse=check.operator.startswith("<"))
+    return tuple(sample.note for sample in outside)
+
+
+def _result(
+    gate: Gate, check: str, *, unit: str, verdict: str, detail: tuple[str, ...], observed: float | None = None
+) -> GateResult:
+    return GateResult(
+        id=gate.id,
+        kind=gate.kind,
+        metric=gate.metric,
+        check=check,
+        observed=observed,
+        unit=unit,
+        verdict=verdict,
+        detail=detail[:_DETAILS_MAX],
+    )

@@ -1,0 +1,270 @@
+"""python -m email_service: every process of the service, one kind a command.
+
+Long-running kinds end on SIGTERM and SIGINT, and write ``--ready-file`` once they serve. Exit codes: 0 done, 1 the
+process failed, 2 a setting or an argument is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from email_service.config import Settings, database_url, settings_from
+from email_service.errors import ConfigError, InvalidRequestError, MailServiceError
+
+_log = logging.getLogger(__name__)
+
+#: Threads of one API process; each has a database connection at most.
+API_THREADS: Final = 4
+TOKEN_TTL_S: Final = 86_400
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one process; answers its exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments) or 0)
+    except (ConfigError, InvalidRequestError) as err:
+        print(f"email_service: {err}", file=sys.stderr)
+        return 2
+    except MailServiceError as err:
+        print(f"email_service: {err}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m email_service",
+        description="The e-mail service: one process per command. Settings come from the environment (see the README).",
+    )
+    commands = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
+
+    def add(name: str, run: Callable[[argparse.Namespace], int | None], text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(run=run)
+        return command
+
+    api = add("api", _api, "serve the HTTP API")
+    _listen(api, 5000)
+    api.add_argument("--workers", type=int, default=2, help="processes (default: 2)")
+    worker = add("worker", _worker, "run tasks in prefork processes")
+    worker.add_argument("--concurrency", type=int, default=4, help="processes that run tasks (default: 4)")
+    worker.add_argument("--node", default=None, help="the worker's name (default: MAIL_NODE, or mail@HOST)")
+    worker.add_argument("--queues", default=None, help="comma separated (default: all)")
+    _ready_file(worker)
+    _ready_file(add("beat", _beat, "publish scheduled tasks"))
+    _ready_file(add("dispatcher", _dispatcher, "publish retries that are due and jobs that are overdue"))
+    exporter = add("exporter", _exporter, "serve Prometheus metrics at /metrics")
+    _listen(exporter, 9540)
+    add("migrate", _migrate, "bring the database up to date, as its owner")
+    tenant = add("tenant", _tenant, "make a tenant; one that exists is left as it is")
+    tenant.add_argument("name", help="a-z, 0-9 and -, begins with a letter")
+    token = add("token", _token, "print a bearer token")
+    token.add_argument("--tenant", required=True)
+    token.add_argument("--user", required=True)
+    token.add_argument("--ttl-s", type=int, default=TOKEN_TTL_S, help="seconds it is valid (default: a day)")
+    return parser
+
+
+def _listen(command: argparse.ArgumentParser, port: int) -> None:
+    command.add_argument("--host", default="127.0.0.1", help="address to bind (default: 127.0.0.1)")
+    command.add_argument("--port", type=int, default=port, help=f"port to bind; 0 takes a free one (default: {port})")
+    _ready_file(command)
+
+
+def _ready_file(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--ready-file", type=Path, default=None, help="written as JSON once the process serves")
+
+
+def _announce(path: Path | None, kind: str, **facts: Any) -> None:
+    """Write the ready file whole or not at all."""
+    _log.info("%s is ready", kind)
+    if path is None:
+        return
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    with os.fdopen(descriptor, "w") as file:
+        json.dump({"pid": os.getpid(), "kind": kind, **facts}, file)
+    Path(name).replace(path)
+
+
+def _telemetry(kind: str, settings: Settings) -> None:
+    from email_service import telemetry
+
+    telemetry.configure(
+        kind,
+        span_dir=settings.span_dir,
+        otlp_endpoint=settings.otlp_endpoint,
+        log_format=settings.log_format,
+        node=settings.node if kind == "worker" else None,
+    )
+
+
+def _tools(settings: Settings, *, processes: int, threads: int = 2) -> Any:
+    """This process's connections and keys. Pools are totals per worker in the settings, shared out here."""
+    from email_service import telemetry
+    from email_service.blobs import DirectoryBlobs
+    from email_service.service.work import Tools
+    from email_service.tenancy import Database
+    from email_service.vault import Vault
+
+    size = max(threads, settings.pool_size // (processes + 1))
+    name = f"mailrig:{os.getpid()}"
+    database = Database(settings.database_url, pool_size=size, max_overflow=1, application_name=name)
+    system = Database(settings.database_system_url, pool_size=1, max_overflow=1, application_name=name)
+    for one in (database, system):
+        telemetry.instrument_sqlalchemy(one.engine)
+    return Tools(
+        settings=settings,
+        database=database,
+        system=system,
+        vault=Vault(settings.credential_keys, settings.credential_key_id),
+        blobs=DirectoryBlobs(settings.blob_dir),
+        clock=lambda: datetime.now(UTC),
+        pss_bytes=telemetry.pss_bytes,
+    )
+
+
+def _stop_on_signals() -> threading.Event:
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+def _api(arguments: argparse.Namespace) -> int:
+    from email_service import serving
+
+    settings = settings_from()
+
+    def application() -> Any:
+        from email_service import api
+        from email_service.celery_app import celery_for
+
+        _telemetry("api", settings)
+        return api.wsgi(lambda: (_tools(settings, processes=1, threads=API_THREADS), celery_for(settings)))
+
+    return serving.serve(
+        application,
+        host=arguments.host,
+        port=arguments.port,
+        workers=arguments.workers,
+        threads=API_THREADS,
+        ready=lambda url: _announce(arguments.ready_file, "api", url=url),
+    )
+
+
+def _worker(arguments: argparse.Namespace) -> int:
+    from dataclasses import replace
+
+    from email_service import worker
+    from email_service.celery_app import celery_for
+
+    settings = settings_from()
+    if arguments.node:
+        settings = replace(settings, node=arguments.node)
+    _telemetry("worker", settings)
+    return worker.run(
+        celery_for(settings),
+        lambda: _tools(settings, processes=arguments.concurrency),
+        concurrency=arguments.concurrency,
+        queues=arguments.queues,
+        ready=lambda: _announce(arguments.ready_file, "worker", node=settings.node),
+    )
+
+
+def _beat(arguments: argparse.Namespace) -> int:
+    from celery.signals import beat_init
+
+    from email_service import telemetry
+    from email_service.celery_app import celery_for
+
+    settings = settings_from()
+    _telemetry("beat", settings)
+    beat_init.connect(lambda **_: _announce(arguments.ready_file, "beat"), weak=False)
+    settings.beat_store.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        celery_for(settings).Beat(loglevel="INFO", quiet=True).run()
+    finally:
+        telemetry.shutdown()
+    return 0
+
+
+def _dispatcher(arguments: argparse.Namespace) -> int:
+    from email_service import telemetry, worker
+    from email_service.celery_app import celery_for
+    from email_service.dispatcher import Dispatcher
+
+    settings = settings_from()
+    _telemetry("dispatcher", settings)
+    tools = _tools(settings, processes=1)
+    listen_url = settings.database_system_url.replace("postgresql+psycopg://", "postgresql://", 1)
+    stop = _stop_on_signals()
+    dispatcher = Dispatcher(celery_for(settings), tools.system, listen_url=listen_url, alive=worker.alive)
+    _announce(arguments.ready_file, "dispatcher")
+    dispatcher.run(stop)
+    telemetry.shutdown()
+    return 0
+
+
+def _exporter(arguments: argparse.Namespace) -> int:
+    from email_service import exporter
+
+    settings = settings_from()
+    _telemetry("exporter", settings)
+    stop = _stop_on_signals()
+
+    def ready(port: int) -> None:
+        _announce(arguments.ready_file, "exporter", url=f"http://{arguments.host}:{port}/metrics")
+
+    inputs = exporter.live_inputs(_tools(settings, processes=1).system, settings.broker_url, settings.host)
+    exporter.serve(inputs, arguments.host, arguments.port, ready, stop)
+    return 0
+
+
+def _migrate(_: argparse.Namespace) -> int:
+    from email_service.migrations.runner import migrate
+
+    logins = ("DATABASE_URL", "DATABASE_SYSTEM_URL", "DATABASE_AUDIT_URL")
+    revision = migrate(database_url(os.environ, "DATABASE_OWNER_URL"), [database_url(os.environ, n) for n in logins])
+    print(f"database is at revision {revision}")
+    return 0
+
+
+def _tenant(arguments: argparse.Namespace) -> int:
+    from sqlalchemy import text
+
+    from email_service.tenancy import SYSTEM, Database, check_tenant_name
+
+    name = check_tenant_name(arguments.name)
+    url = database_url(os.environ, "DATABASE_SYSTEM_URL")
+    database = Database(url, pool_size=1, max_overflow=0, application_name="mailrig:tenant")
+    with database.session(SYSTEM) as session:
+        session.execute(text("INSERT INTO tenants (id) VALUES (:id) ON CONFLICT DO NOTHING"), {"id": name})
+        session.commit()
+    print(name)
+    return 0
+
+
+def _token(arguments: argparse.Namespace) -> int:
+    from email_service.api import issue_token
+    from email_service.tenancy import Scope, check_tenant_name
+
+    if arguments.ttl_s < 1:
+        raise InvalidRequestError("--ttl-s must be 1 or more")
+    scope = Scope(tenant_id=check_tenant_name(arguments.tenant), user_id=arguments.user)
+    print(issue_token(settings_from().token_secret, scope, ttl_s=arguments.ttl_s))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

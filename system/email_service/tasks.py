@@ -1,0 +1,327 @@
+"""The tasks, thin: context in -> service -> policy.decide -> retry or result.
+
+``MailTask`` is what they share: it takes the lease, opens the process span, and turns an error into a decision. A task
+body is one call of a use case. ``register`` adds them to an application; they are run by worker processes alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from billiard.exceptions import SoftTimeLimitExceeded
+from celery import Task
+from celery.exceptions import Ignore
+from opentelemetry.trace import Span
+from sqlalchemy.orm import Session
+
+from email_service import jobs, policy, telemetry
+from email_service.celery_app import MailCelery, submit
+from email_service.errors import (
+    LeaseLostError,
+    MailServiceError,
+    PermissionDeniedError,
+    TimeLimitError,
+    WorkerLostError,
+)
+from email_service.jobs import Delivery, Holder, Lease, NewJob
+from email_service.policy import GiveUp, TaskRule
+from email_service.service import sending, syncing
+from email_service.service.work import Settled, Tools, Work
+from email_service.tenancy import SYSTEM, Database, Scope
+
+_log = logging.getLogger(__name__)
+
+#: Celery's own bound on retries; ``policy.decide`` is asked before, and continuations are no retries.
+_RETRIES_UNBOUNDED: Final = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """What tasks find in their worker process."""
+
+    tools: Tools
+    holder: Holder
+    #: Whether the process with this pid and start (nanoseconds) still runs.
+    alive: Callable[[int, int], bool]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PutOff:
+    """A running job that is about to wait in its row."""
+
+    work: Work
+    error_type: str
+    failed: bool
+
+
+class MailTask(Task):  # type: ignore[misc]  # Celery ships no types
+    """A task whose truth is a job row."""
+
+    abstract = True
+    #: Set by ``register``: the use case, and how to reach this process's tools.
+    use_case: Callable[[MailCelery, Work], Settled]
+    runtime: Callable[[], Runtime]
+    #: Set while ``retry`` runs, so that ``apply_async`` knows the row.
+    put_off: _PutOff | None = None
+
+    def __call__(self, *_args: Any, **kwargs: Any) -> dict[str, object]:
+        """Run the task for the message in ``self.request``, if its job may run now."""
+        runtime, rule = self.runtime(), policy.TASKS[self.name]
+        scope = _scope(rule, kwargs)
+        received_ns, span_id = telemetry.received(self.request)
+        lease = _lease(runtime, rule, scope, self.request, received_ns=received_ns, span_id=span_id)
+        if lease is None:
+            _refuse(runtime.tools, rule, scope, self.request)
+            raise Ignore
+        work = Work(tools=runtime.tools, lease=lease)
+        with (
+            telemetry.log_context(task_id=str(lease.job_id), tenant_id=lease.scope.tenant_id, attempt=lease.ordinal),
+            telemetry.process_span(
+                queue=lease.queue,
+                task_id=str(lease.job_id),
+                task_name=lease.name,
+                tenant_id=lease.scope.tenant_id,
+                creation=lease.traceparent,
+                span_id=span_id,
+                execution_id=str(lease.execution_id),
+                ordinal=lease.ordinal,
+                node=runtime.holder.node,
+                received_ns=received_ns,
+                enqueued_or_due_ns=_ns(max(lease.created_at, lease.due_at)),
+                started_ns=_ns(lease.started_at),
+            ) as span,
+        ):
+            return self._run(work, rule, span)
+
+    def apply_async(self, *args: Any, **options: Any) -> Any:
+        """Publish; but a retry of the running job waits in its row until the dispatcher publishes it when it is due.
+
+        In the mode ``eta`` the row waits as well and Celery publishes at once, with a countdown: what that costs is
+        for the rig to show.
+        """
+        put_off = self.put_off
+        if put_off is None:
+            return super().apply_async(*args, **options)
+        _reschedule(put_off, delay_s=float(options["countdown"]))
+        if put_off.work.tools.settings.retry_mode == "eta":
+            return super().apply_async(*args, **options)
+        return self.AsyncResult(options["task_id"])
+
+    def _run(self, work: Work, rule: TaskRule, span: Span) -> dict[str, object]:
+        try:
+            _refuse_poison(work)
+            settled = self.use_case(self.app, work)
+        except LeaseLostError as err:
+            telemetry.set_outcome(span, "killed", err.code, work.lease.pss_before_bytes, None)
+            raise
+        except SoftTimeLimitExceeded as err:
+            limit = TimeLimitError(self.name)
+            limit.__cause__ = err
+            return self._decide(work, rule, span, limit)
+        except MailServiceError as err:
+            return self._decide(work, rule, span, err)
+        except Exception as err:  # noqa: BLE001  # whatever it is, the row must not wait for a lease to end
+            # A defect, or what no retry can mend: settled as failed, loudly, with its traceback in the log.
+            _log.exception("%s failed", self.name)
+            return self._give_up(work, span, err, "internal-error")
+        _mark(work, span, settled.state, None)
+        return settled.result
+
+    def _decide(self, work: Work, rule: TaskRule, span: Span, err: MailServiceError) -> dict[str, object]:
+        resumes = rule.resumes and isinstance(err, TimeLimitError)
+        decision = policy.decide(err, attempt=work.lease.failures, max_retries=rule.max_retries)
+        if isinstance(decision, GiveUp) and not resumes:
+            return self._give_up(work, span, err, err.code)
+        delay_s = 0.0 if resumes or isinstance(decision, GiveUp) else decision.delay_s
+        delay_s *= work.tools.settings.time_scale
+        _log.info("%s retries in %g seconds (%s)", self.name, delay_s, err.code)
+        _mark(work, span, "retry", err.code)
+        self.put_off = _PutOff(work=work, error_type=err.code, failed=not resumes)
+        try:
+            raise self.retry(exc=err, countdown=delay_s, max_retries=_RETRIES_UNBOUNDED)
+        finally:
+            self.put_off = None
+
+    def _give_up(self, work: Work, span: Span, err: BaseException, error_type: str) -> dict[str, object]:
+        """Settle the job for good; a send that reached some of its recipients has a result, anything else fails."""
+        _log.warning("%s gives up (%s)", self.name, error_type)
+        if work.lease.name == f"{_PREFIX}send_email":
+            settled = sending.give_up_send(work, error_type)
+        else:
+            settled = _fail(work, error_type)
+        _mark(work, span, settled.state, error_type)
+        if settled.state == "succeeded":
+            return settled.result
+        raise err
+
+
+_PREFIX: Final = "email_service.tasks."
+
+
+def register(app: MailCelery, runtime: Callable[[], Runtime]) -> None:
+    """Add the tasks to an application; ``runtime`` is called in the worker process, at each task."""
+    for name, use_case in _USE_CASES.items():
+        rule = policy.TASKS[_PREFIX + name]
+        task = type(
+            name,
+            (MailTask,),
+            {
+                "__doc__": use_case.__doc__,
+                "__module__": __name__,
+                "name": rule.name,
+                "max_retries": rule.max_retries,
+                "default_retry_delay": policy.BACKOFF_BASE_S,
+                "use_case": staticmethod(use_case),
+                "runtime": staticmethod(runtime),
+                "run": lambda self, **kwargs: self(**kwargs),
+            },
+        )
+        app.register_task(task())
+
+
+def _send_email(_app: MailCelery, work: Work) -> Settled:
+    """Deliver one message."""
+    return sending.send_message(work)
+
+
+def _sync_emails(_app: MailCelery, work: Work) -> Settled:
+    """Bring one mailbox up to date."""
+    return syncing.sync_mailbox(work)
+
+
+def _periodic_sync(app: MailCelery, work: Work) -> Settled:
+    """Ask for a synchronisation of every client that is due."""
+    clients = syncing.due_clients(work.tools)
+    for client in clients:
+        job = NewJob(
+            id=uuid.uuid4(),
+            name=f"{_PREFIX}sync_emails",
+            args={},
+            client_id=client.id,
+            parent_job_id=work.lease.job_id,
+            # A second execution of this fan-out finds what the first one asked for.
+            idempotency_key=f"periodic:{work.lease.job_id}:{client.id}",
+            request=b"",
+        )
+        submit(app, work.tools.database, client.scope, job)
+    result: dict[str, object] = {"outcome": "fanned-out", "clients": len(clients)}
+    with work.tools.system.session(SYSTEM) as session:
+        jobs.finish(session, work.lease, work.ending("succeeded"), state="succeeded", outcome="fanned-out")
+        session.commit()
+    return Settled(state="succeeded", outcome="fanned-out", result=result)
+
+
+_USE_CASES: Final[Mapping[str, Callable[[MailCelery, Work], Settled]]] = {
+    "send_email": _send_email,
+    "sync_emails": _sync_emails,
+    "periodic_sync": _periodic_sync,
+}
+
+
+def _scope(rule: TaskRule, kwargs: Mapping[str, Any]) -> Scope:
+    """Whose task this is.
+
+    Raises:
+        PermissionDeniedError: it names no tenant or no user.
+    """
+    if rule.system:
+        return SYSTEM
+    if not kwargs.get("tenant_id") or not kwargs.get("user_id"):
+        raise PermissionDeniedError(f"{rule.name} needs tenant_id and user_id")
+    return Scope(tenant_id=kwargs["tenant_id"], user_id=kwargs["user_id"])
+
+
+def _database(tools: Tools, scope: Scope) -> Database:
+    return tools.system if scope == SYSTEM else tools.database
+
+
+def _lease(
+    runtime: Runtime, rule: TaskRule, scope: Scope, request: Any, *, received_ns: int, span_id: str
+) -> Lease | None:
+    tools = runtime.tools
+    delivery = Delivery(
+        job_id=uuid.UUID(request.id),
+        execution_id=uuid.uuid4(),
+        span_id=span_id,
+        received_at=datetime.fromtimestamp(0, UTC) + timedelta(microseconds=received_ns // 1000),
+        started_at=tools.clock(),
+        pss_before_bytes=tools.pss_bytes(),
+    )
+    with _database(tools, scope).session(scope) as session:
+        if rule.system:
+            job = NewJob(id=delivery.job_id, name=rule.name, args={}, traceparent=_creation(request))
+            jobs.adopt(session, scope, job, time_scale=tools.settings.time_scale)
+        lease = _take(session, runtime, scope, delivery)
+        if lease is None and jobs.release_dead(session, runtime.holder.host, runtime.alive, only=delivery.job_id):
+            lease = _take(session, runtime, scope, delivery)
+        session.commit()
+    return lease
+
+
+def _take(session: Session, runtime: Runtime, scope: Scope, delivery: Delivery) -> Lease | None:
+    return jobs.lease(
+        session,
+        scope,
+        delivery,
+        runtime.holder,
+        trace_id=telemetry.new_trace_id(),
+        time_scale=runtime.tools.settings.time_scale,
+    )
+
+
+def _refuse(tools: Tools, rule: TaskRule, scope: Scope, request: Any) -> None:
+    """A copy of a message whose job is leased, settled or not due: count it, and let it go."""
+    _log.info("task %s has nothing to do here: it is leased, settled or not due", request.id)
+    with (
+        telemetry.settle_span(
+            rule.queue, request.id, rule.name, tenant_id=scope.tenant_id, creation=_creation(request)
+        ),
+        _database(tools, scope).session(scope) as session,
+    ):
+        jobs.refuse(session, uuid.UUID(request.id))
+        session.commit()
+
+
+def _creation(request: Any) -> str | None:
+    """The trace context in the message's headers; Celery shows custom headers as attributes or in ``headers``."""
+    value = getattr(request, "traceparent", None) or (request.headers or {}).get("traceparent")
+    return value if isinstance(value, str) else None
+
+
+def _reschedule(put_off: _PutOff, *, delay_s: float) -> None:
+    work = put_off.work
+    settings, ending = work.tools.settings, work.ending("retry", put_off.error_type)
+    grace_s = policy.publish_grace_s(1) * settings.time_scale if settings.retry_mode == "eta" else 0.0
+    with _database(work.tools, work.lease.scope).session(work.lease.scope) as session:
+        jobs.reschedule(session, work.lease, ending, delay_s=delay_s, failed=put_off.failed, grace_s=grace_s)
+        session.commit()
+
+
+def _fail(work: Work, error_type: str) -> Settled:
+    with _database(work.tools, work.lease.scope).session(work.lease.scope) as session:
+        jobs.finish(session, work.lease, work.ending("failed", error_type), state="failed", outcome="failed")
+        session.commit()
+    return Settled(state="failed", outcome="failed", result={"outcome": "failed", "error": error_type})
+
+
+def _refuse_poison(work: Work) -> None:
+    """A job whose executions keep vanishing takes a process with it each time.
+
+    Raises:
+        WorkerLostError: it has done so too often.
+    """
+    if work.lease.lost > policy.LOST_EXECUTIONS_MAX:
+        raise WorkerLostError(f"{work.lease.lost} executions", transient=False)
+
+
+def _mark(work: Work, span: Span, outcome: str, error_type: str | None) -> None:
+    telemetry.set_outcome(span, outcome, error_type, work.lease.pss_before_bytes, work.tools.pss_bytes())
+
+
+def _ns(moment: datetime) -> int:
+    return (moment - datetime.fromtimestamp(0, UTC)) // timedelta(microseconds=1) * 1000
