@@ -15,15 +15,15 @@ import codecs
 import hashlib
 import re
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email import message_from_bytes
-from email.errors import HeaderParseError
 from email.header import decode_header
 from email.message import Message
-from email.utils import collapse_rfc2231_value, format_datetime, getaddresses, parsedate_to_datetime, quote, unquote
-from typing import Final, TypeAlias
+from email.parser import BytesHeaderParser
+from email.utils import format_datetime, getaddresses, parsedate_to_datetime
+from typing import Final, TypeAlias, TypeVar
 from urllib.parse import quote as percent_encode
 
 from email_service.errors import InvalidRequestError
@@ -38,6 +38,8 @@ _LINE_BYTES_MAX: Final = 998
 _WORD_BYTES: Final = 39
 #: No parameter is longer on a line; RFC 2231 section 3 continues it on the next.
 _PARAMETER_BYTES: Final = 60
+#: Longer file names are cut.
+_NAME_CHARACTERS_MAX: Final = 255
 #: Of this many non-ASCII characters in a hundred, quoted-printable is longer than base64.
 _BASE64_PERCENT: Final = 17
 
@@ -51,8 +53,11 @@ _MESSAGE_ID: Final = re.compile(r"<[^<>\s\x00-\x1f\x7f]+@[^<>\s\x00-\x1f\x7f]+>"
 _CONTENT_TYPE: Final = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+")
 _PLAIN: Final = re.compile(r"[\x20-\x7e]*")
 _PLAIN_TEXT: Final = re.compile(r"[\t\n\x20-\x7e]*")
+#: File names that need no RFC 2231; quotes and backslashes are left to it, as parsers disagree about escapes.
+_PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9._()+-](?:[A-Za-z0-9 ._()+-]*[A-Za-z0-9._()+-])?")
 _BREAK_OR_NUL: Final = re.compile(r"[\r\n\0]")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]+")
+_ASCII: Final = bytes(range(0x80))
 _CRLF: Final = b"\r\n"
 _BOUNDARY_MARK: Final = "--=_"
 
@@ -60,6 +65,7 @@ _BOUNDARY_MARK: Final = "--=_"
 _CODECS_REFUSED: Final = frozenset({"idna", "punycode", "raw_unicode_escape", "undefined", "unicode_escape"})
 
 _Mime: TypeAlias = "Message[str, str]"
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,23 +131,23 @@ def parse_address(text: str) -> str:
     Raises:
         InvalidRequestError: it is not ``local@domain``; says what is wrong.
     """
+    shown = repr(text[:80])
     local, at, domain = text.rpartition("@")
-    if not at or not _LOCAL.fullmatch(local) or not _is_utf8(local):
+    if not at or not _LOCAL.fullmatch(local) or not local.isprintable():
         raise InvalidRequestError(
-            f"{text[:80]!r} is not an address like name@example.org (no name, no quotes, no spaces)"
+            f"{shown} is not an address like name@example.org: no name, quotes or spaces around it"
         )
-    if not domain.isascii():
-        try:
-            domain = domain.encode("idna").decode("ascii")
-        except UnicodeError as err:
-            raise InvalidRequestError(f"{text[:80]!r}: the domain can't be written in ASCII") from err
-    if not _DOMAIN.fullmatch(domain):
-        raise InvalidRequestError(f"{text[:80]!r}: the part after the @ is not a domain")
+    if len(text) > _ADDRESS_BYTES_MAX or len(local.encode()) > _LOCAL_BYTES_MAX:
+        raise InvalidRequestError(
+            f"{shown}... is too long: {_LOCAL_BYTES_MAX} before the @, {_ADDRESS_BYTES_MAX} in all"
+        )
+    try:
+        domain = domain if domain.isascii() else domain.encode("idna").decode("ascii")
+    except UnicodeError as err:
+        raise InvalidRequestError(f"{shown}: the domain can't be written in ASCII") from err
     address = f"{local}@{domain}"
-    if len(local.encode()) > _LOCAL_BYTES_MAX or len(address.encode()) > _ADDRESS_BYTES_MAX:
-        raise InvalidRequestError(
-            f"{text[:80]!r} is longer than {_LOCAL_BYTES_MAX} before the @ or {_ADDRESS_BYTES_MAX} in all"
-        )
+    if not _DOMAIN.fullmatch(domain) or len(address.encode()) > _ADDRESS_BYTES_MAX:
+        raise InvalidRequestError(f"{shown}: the part after the @ is not a domain")
     return address
 
 
@@ -181,8 +187,8 @@ def build(message: OutgoingMessage) -> bytes:
         headers.append(b"To: undisclosed-recipients:;")
     headers += [
         _text_header("Subject", message.subject),
-        _text_header("Date", format_datetime(message.date)),
-        _text_header("Message-ID", message.message_id),
+        _folded("Date", [f" {format_datetime(message.date)}"]),
+        _folded("Message-ID", [f" {message.message_id}"]),
         b"MIME-Version: 1.0",
     ]
     return _CRLF.join(headers) + _CRLF + _content(message)
@@ -200,49 +206,57 @@ def _content(message: OutgoingMessage) -> bytes:
 
 
 def _address_header(name: str, addresses: tuple[str, ...]) -> bytes:
-    """Addresses folded after the commas; one that needs SMTPUTF8 stays UTF-8 (RFC 6532)."""
-    lines = [f"{name}:"]
-    for position, address in enumerate(addresses):
-        item = parse_address(address) + ("," if position + 1 < len(addresses) else "")
-        if len(lines[-1]) + 1 + len(item) > _LINE_BYTES:
-            lines.append("")
-        lines[-1] += f" {item}"
-    return "\r\n".join(lines).encode()
+    """Addresses; one that needs SMTPUTF8 stays UTF-8 (RFC 6532)."""
+    checked = [parse_address(address) for address in addresses]
+    return _folded(name, [f" {address}," for address in checked[:-1]] + [f" {checked[-1]}"])
 
 
 def _text_header(name: str, value: str) -> bytes:
-    """A header of free text: as it is if that is one short line of ASCII, else in encoded words (RFC 2047)."""
+    """Free text: ASCII folded at its spaces, all else in encoded words (RFC 2047)."""
     if _BREAK_OR_NUL.search(value):
         raise InvalidRequestError(f"the {name} header holds a line break or a NUL")
-    # Words that look encoded, and spaces that folding or trimming would lose, are encoded too.
-    plain = _PLAIN.fullmatch(value) and "=?" not in value and value == value.strip()
-    if plain and len(name) + 2 + len(value) <= _LINE_BYTES:
-        return f"{name}: {value}".encode("ascii")
-    if plain and name != "Subject":
-        return f"{name}:\r\n {value}".encode("ascii")
-    words = (f"=?utf-8?b?{base64.b64encode(chunk).decode('ascii')}?=" for chunk in _utf8_chunks(value, _WORD_BYTES))
-    return f"{name}: ".encode("ascii") + b"\r\n ".join(word.encode("ascii") for word in words)
+    # What looks encoded, and spaces that a reader would trim, are encoded too.
+    words = re.findall(r" *[^ ]+", f" {value}")
+    if _PLAIN.fullmatch(value) and "=?" not in value and value == value.strip(" ") and _short(words):
+        return _folded(name, words)
+    encoded = (base64.b64encode(chunk).decode("ascii") for chunk in _utf8_chunks(value, _WORD_BYTES))
+    return f"{name}: ".encode("ascii") + b"\r\n ".join(f"=?utf-8?b?{word}?=".encode("ascii") for word in encoded)
+
+
+def _short(words: Iterable[str]) -> bool:
+    return all(len(word) <= _LINE_BYTES for word in words)
+
+
+def _folded(name: str, items: Sequence[str]) -> bytes:
+    """A header whose lines break before items; each item begins with its space, so unfolding gives the value back."""
+    lines = [f"{name}:"]
+    for item in items:
+        if len(lines[-1]) + len(item) > _LINE_BYTES:
+            lines.append("")
+        lines[-1] += item
+    return "\r\n".join(lines).encode("utf-8")
 
 
 def _utf8_chunks(text: str, size: int) -> Iterator[bytes]:
     """Pieces of at most ``size`` bytes; none splits a character (RFC 2047 section 5)."""
-    data = _utf8(text)
-    while data:
-        end = min(size, len(data))
-        while end < len(data) and data[end] & 0xC0 == 0x80:
-            end -= 1
-        yield data[:end]
-        data = data[end:]
+    chunk = b""
+    for character in map(_utf8, text):
+        if len(chunk) + len(character) > size:
+            yield chunk
+            chunk = b""
+        chunk += character
+    if chunk:
+        yield chunk
 
 
 def _text_part(subtype: str, text: str) -> bytes:
     """7bit where that is safe, else the shorter of quoted-printable and base64."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    lines_fit = all(len(line) <= _LINE_BYTES_MAX for line in text.split("\n"))
+    lines_fit = max(map(len, text.split("\n"))) <= _LINE_BYTES_MAX
     if lines_fit and _BOUNDARY_MARK not in text and _PLAIN_TEXT.fullmatch(text):
         return _part(f"text/{subtype}; charset=utf-8", "7bit", text.replace("\n", "\r\n").encode("ascii"))
     data = _utf8(text)
-    if sum(byte > 0x7E for byte in data) * 100 > _BASE64_PERCENT * len(data):
+    if len(data.translate(None, _ASCII)) * 100 > _BASE64_PERCENT * len(data):
         return _part(f"text/{subtype}; charset=utf-8", "base64", _base64(data.replace(b"\n", _CRLF)))
     # istext keeps line ends; a dot alone on a line and spaces before a line end come out encoded.
     quoted = binascii.b2a_qp(data, istext=True)
@@ -262,8 +276,8 @@ def _filename_parameter(filename: str) -> str:
     """A parameter of Content-Disposition, each on a line of its own (RFC 2231)."""
     if _BREAK_OR_NUL.search(filename):
         raise InvalidRequestError("a file name holds a line break or a NUL")
-    if _PLAIN.fullmatch(filename) and len(filename) <= _PARAMETER_BYTES:
-        return f';\r\n filename="{quote(filename)}"'
+    if _PLAIN_NAME.fullmatch(filename) and len(filename) <= _PARAMETER_BYTES:
+        return f';\r\n filename="{filename}"'
     units = re.findall(r"%..|.", percent_encode(_utf8(filename), safe=""))
     pieces = [""]
     for unit in units:
@@ -296,10 +310,6 @@ def _base64(data: bytes) -> bytes:
     return base64.encodebytes(data).replace(b"\n", _CRLF)
 
 
-def _is_utf8(text: str) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in text)
-
-
 def _utf8(text: str) -> bytes:
     """UTF-8, with a question mark for half a surrogate pair (JSON can carry one)."""
     return text.encode("utf-8", "replace")
@@ -312,52 +322,179 @@ def parse(raw: bytes) -> ParsedMessage:
     """What the message says, as far as it can be read."""
     try:
         return _Reader(message_from_bytes(raw)).read()
-    except Exception:  # noqa: BLE001  # the parser's failures on hostile input have no common class; RecursionError is one
-        return _unparsed(raw)
+    except Exception:  # noqa: BLE001  # failures on hostile input have no common class: RecursionError is one of them
+        return _parse_headers(raw)
 
 
-def _unparsed(raw: bytes) -> ParsedMessage:
-    return ParsedMessage(
-        message_id=None,
-        subject="",
-        from_="",
-        to=(),
-        cc=(),
-        date=None,
-        text=_clean(raw.decode("utf-8", "replace")),
-        html=None,
-        headers=(),
-        attachments=(),
-        broken=True,
-    )
+def _parse_headers(raw: bytes) -> ParsedMessage:
+    """The headers, and all the rest as text."""
+    try:
+        return _Reader(BytesHeaderParser().parsebytes(raw), broken=True).read()
+    except Exception:  # noqa: BLE001  # as above
+        return _Reader(_bare(raw), broken=True).read()
+
+
+def _bare(raw: bytes) -> _Mime:
+    message: _Mime = Message()
+    message.set_payload(raw.decode("ascii", "surrogateescape"))
+    return message
 
 
 class _Reader:
-    """Reads one parsed tree, and remembers whether all of it could be read."""
+    """Reads one tree of parts, and remembers whether all of it was what it claims to be."""
 
-    def __init__(self, root: _Mime) -> None:
+    def __init__(self, root: _Mime, *, broken: bool = False) -> None:
         self._root = root
-        self._broken = False
+        self._broken = broken
         self._texts: list[str] = []
         self._htmls: list[str] = []
         self._attachments: list[ParsedAttachment] = []
 
     def read(self) -> ParsedMessage:
-        self._part(self._root)
-        headers = tuple((_clean(name), _unfold(value)) for name, value in self._root.raw_items())
+        """Read it all; the defects come last, as reading a part finds some of them."""
+        headers = tuple((_clean(name), _unfolded(value)) for name, value in self._root.raw_items())
+        self._read_part(self._root)
         return ParsedMessage(
-            message_id=_first_message_id(headers),
-            subject=self._decoded(_values(headers, "subject")[:1]),
+            message_id=_message_id(_first(headers, "message-id")),
+            subject=self._decoded(_first(headers, "subject")),
             from_=next(iter(self._addresses(headers, "from")), ""),
             to=self._addresses(headers, "to"),
             cc=self._addresses(headers, "cc"),
-            date=self._tolerant(lambda: _date(_values(headers, "date")), None),
+            date=_date(_first(headers, "date")),
             text="\n".join(self._texts),
             html="\n".join(self._htmls) if self._htmls else None,
             headers=headers,
             attachments=tuple(self._attachments),
-            # Last: reading a part is what finds some of its defects.
             broken=self._broken or any(part.defects for part in self._root.walk()),
         )
 
-    def _tolerant(self, read: Callable[[], _T], fallback: _T) -> _T: ...
+    def _read_part(self, part: _Mime) -> None:
+        kind = part.get_content_type()
+        if part.is_multipart() and part.get_content_maintype() == "multipart":
+            for child in _children(part):
+                self._read_part(child)
+            return
+        name = self._tolerant(part.get_filename, None)
+        if part.get_content_disposition() == "attachment" or name is not None or part.is_multipart():
+            self._read_attachment(part, name)
+        elif kind == "text/html":
+            self._htmls.append(self._body(part))
+        elif kind == "text/plain" or part.get_content_maintype() == "multipart":
+            # A multipart that is none (no boundary) has its text as its payload.
+            self._texts.append(self._body(part))
+        else:
+            self._read_attachment(part, name)
+
+    def _read_attachment(self, part: _Mime, name: str | None) -> None:
+        content_id = str(part.get("Content-ID", "")).strip().strip("<>")
+        disposition = part.get_content_disposition()
+        self._attachments.append(
+            ParsedAttachment(
+                filename=_file_name(self._decoded(name or "")),
+                content_type=_clean(part.get_content_type()),
+                content_id=_clean(content_id) or None,
+                inline=disposition == "inline" or (disposition is None and bool(content_id)),
+                data=self._tolerant(lambda: _data(part), b""),
+            )
+        )
+
+    def _body(self, part: _Mime) -> str:
+        charset = self._tolerant(part.get_content_charset, None)
+        text = self._text(_data(part), charset)
+        return text.replace("\r\n", "\n").replace("\r", "\n")
+
+    def _text(self, data: bytes, charset: str | None) -> str:
+        """Decode; a character set that is unknown or untrue makes the message broken."""
+        if charset is None or charset.lower() in {"us-ascii", "unknown-8bit"}:
+            return _clean(_guessed(data))
+        try:
+            codec = codecs.lookup(charset)
+            if codec.name not in _CODECS_REFUSED:
+                return _clean(data.decode(codec.name))
+        except (LookupError, ValueError):
+            # ValueError: the text does not fit, or the name holds a NUL.
+            pass
+        self._broken = True
+        return _clean(_guessed(data))
+
+    def _decoded(self, value: str) -> str:
+        """A header's text with its encoded words decoded."""
+        if "=?" not in value:
+            return value
+        pieces = self._tolerant(lambda: decode_header(value), [(value, None)])
+        return "".join(self._piece(*piece) for piece in pieces)
+
+    def _piece(self, piece: str | bytes, charset: str | None) -> str:
+        if isinstance(piece, str):
+            return piece
+        # Plain text between encoded words comes in this one (email.header.decode_header).
+        return self._text(piece, charset) if charset else _clean(piece.decode("raw-unicode-escape", "replace"))
+
+    def _addresses(self, headers: Iterable[tuple[str, str]], name: str) -> tuple[str, ...]:
+        values = [value for key, value in headers if key.lower() == name]
+        nobody: list[tuple[str, str]] = []
+        pairs = self._tolerant(lambda: getaddresses(values), nobody)
+        return tuple(_CONTROL.sub("", address) for _, address in pairs if address)
+
+    def _tolerant(self, read: Callable[[], _T], fallback: _T) -> _T:
+        try:
+            return read()
+        except Exception:  # noqa: BLE001  # as in parse: the standard library's readers fail in many ways
+            self._broken = True
+            return fallback
+
+
+def _children(part: _Mime) -> list[_Mime]:
+    payload = part.get_payload()
+    return [child for child in payload if isinstance(child, Message)] if isinstance(payload, list) else []
+
+
+def _data(part: _Mime) -> bytes:
+    """A part's content; a message within the message is written out again."""
+    if part.is_multipart():
+        return b"\n".join(child.as_bytes() for child in _children(part))
+    payload = part.get_payload(decode=True)
+    return payload if isinstance(payload, bytes) else b""
+
+
+def _guessed(data: bytes) -> str:
+    """Text that does not say what it is: UTF-8 if it can be, else the Latin that never fails."""
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
+def _unfolded(value: str) -> str:
+    """A header's value on one line; its 8-bit bytes were smuggled through as halves of surrogate pairs."""
+    data = value.encode("ascii", "surrogateescape").replace(b"\r", b"").replace(b"\n", b"")
+    return _clean(_guessed(data)).strip()
+
+
+def _first(headers: Iterable[tuple[str, str]], name: str) -> str:
+    return next((value for key, value in headers if key.lower() == name), "")
+
+
+def _message_id(value: str) -> str | None:
+    found = _MESSAGE_ID.search(value)
+    return found[0] if found else value or None
+
+
+def _date(value: str) -> datetime | None:
+    try:
+        moment = parsedate_to_datetime(value)
+        # RFC 5322 section 3.3: "-0000" is UTC of an unknown place.
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except (IndexError, OverflowError, TypeError, ValueError):
+        return None
+
+
+def _file_name(text: str) -> str:
+    """The last part of a path, without control characters."""
+    name = _CONTROL.sub("", re.split(r"[/\\]", text)[-1]).strip()[:_NAME_CHARACTERS_MAX]
+    return "unnamed" if name in {"", ".", ".."} else name
+
+
+def _clean(text: str) -> str:
+    """What PostgreSQL stores: no NUL, no half of a surrogate pair (UTF-7 can hold one)."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")

@@ -33,6 +33,7 @@ METRICS: Final[Mapping[str, Metric]] = {
     "achieved_ratio": load.achieved_ratio,
     "unfinished": load.unfinished,
     "sample_gap": load.sample_gap,
+    "saturation": work.worker_held,  # as validity: "at most four" means something once four were seen
     # mail
     "jobs.missing": mail.jobs_missing,
     "jobs.failed": mail.jobs_failed,

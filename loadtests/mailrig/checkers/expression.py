@@ -57,6 +57,8 @@ _CHECK: Final = re.compile(
 )
 _METRIC: Final = re.compile(r"\s*(?P<name>[a-z][a-z0-9_.]*)\s*(?:\{(?P<labels>[^{}]*)\})?\s*", re.ASCII)
 _LABEL: Final = re.compile(r"\s*(?P<name>[a-z_]+)\s*=\s*(?P<value>[^\s,={}]+)\s*", re.ASCII)
+#: Floats below this hold every whole number exactly.
+_WHOLE_MAX: Final = 2.0**53
 _PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
 
 
@@ -76,8 +78,9 @@ class Check:
     unit: str
 
     def __str__(self) -> str:
-        number = f"{self.operator} {self.number!r}{self.unit}"
-        return f"{self.aggregate} {number}" if self.aggregate else number
+        whole = self.number.is_integer() and abs(self.number) < _WHOLE_MAX
+        bound = f"{self.operator} {int(self.number) if whole else self.number!r}{self.unit}"
+        return f"{self.aggregate} {bound}" if self.aggregate else bound
 
     @property
     def bound(self) -> float:

@@ -167,10 +167,11 @@ def envelope_wrong(evidence: Evidence, _contract: Contract, _scenario: Scenario)
     for entry in delivered(evidence):
         if entry["message_id"] in sends:
             transfers[entry["message_id"]].append(entry)
+    recipients = by_job(evidence.recipients)
     cases = (
         case
         for message_id, entries in transfers.items()
-        for case in _wrong_envelope(message_id, sends[message_id], entries, by_job(evidence.recipients))
+        for case in _wrong_envelope(message_id, sends[message_id], entries, recipients)
     )
     return violations(cases, judged=len(transfers), of="delivered messages")
 
@@ -266,7 +267,7 @@ def _strangers(
 
 
 def tenant_leaks(evidence: Evidence, _contract: Contract, _scenario: Scenario) -> Measurement:
-    """No row stands under another tenant than its request's, its job's or its mailbox's, and no feed shows another's."""
+    """No row stands under another tenant than its request's, job's or mailbox's, and no feed shows another tenant's."""
     jobs = {row["job_id"]: row["tenant_id"] for row in evidence.jobs}
     clients = {row["client_id"]: row["tenant_id"] for row in evidence.clients}
     cases = [

@@ -150,8 +150,9 @@ def _not_drained(evidence: Evidence) -> Iterator[str]:
     for queue, count in evidence.broker["ready"].items():
         if count:
             yield f"queue {queue} has {count} messages after the drain"
-    if evidence.broker["unacked"] > _stale(evidence):
-        yield f"{evidence.broker['unacked']} messages are not acknowledged after the drain, {_stale(evidence)} are stale"
+    unacked, stale = evidence.broker["unacked"], _stale(evidence)
+    if unacked > stale:
+        yield f"{unacked} messages are not acknowledged after the drain, {stale} of them stale"
 
 
 def _stale(evidence: Evidence) -> int:
