@@ -121,8 +121,7 @@ def _tools(settings: Settings, *, processes: int, threads: int = 2) -> Any:
     name = f"mailrig:{os.getpid()}"
     database = Database(settings.database_url, pool_size=size, max_overflow=1, application_name=name)
     system = Database(settings.database_system_url, pool_size=1, max_overflow=1, application_name=name)
-    for one in (database, system):
-        telemetry.instrument_sqlalchemy(one.engine)
+    telemetry.instrument_sqlalchemy([database.engine, system.engine])
     return Tools(
         settings=settings,
         database=database,

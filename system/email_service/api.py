@@ -137,8 +137,8 @@ def _post_attachment() -> tuple[dict[str, Any], int]:
             session,
             g.scope,
             tools.blobs,
-            filename=message.check_header_text("filename", upload.filename or "attachment"),
-            content_type=message.check_header_text("content type", upload.mimetype or "application/octet-stream"),
+            filename=_line("filename", upload.filename or "attachment"),
+            content_type=_line("content type", upload.mimetype or "application/octet-stream"),
             data=upload.stream.read(),
         )
         session.commit()
@@ -162,7 +162,7 @@ def _post_send() -> tuple[dict[str, Any], int]:
         id=job_id,
         name="email_service.tasks.send_email",
         args={
-            "subject": message.check_header_text("subject", _text(body, "subject", default="")),
+            "subject": _line("subject", _text(body, "subject", default="")),
             "text": _text(body, "text", default=""),
             "html": _text(body, "html", default=None) if body.get("html") is not None else None,
             "attachment_ids": [str(i) for i in attachment_ids],
@@ -262,6 +262,13 @@ def _text(body: dict[str, Any], name: str, default: Any = _ABSENT) -> Any:
         raise InvalidRequestError(f"{name} must be a string, not {type(value).__name__}")
     if isinstance(value, str) and "\x00" in value:
         raise InvalidRequestError(f"{name} must not hold NUL")
+    return value
+
+
+def _line(name: str, value: str) -> str:
+    """A text that goes into a header: what would end the header is refused where it comes in."""
+    if any(c in value for c in "\r\n\x00"):
+        raise InvalidRequestError(f"{name} must be one line")
     return value
 
 

@@ -35,8 +35,6 @@ Write = Callable[[Session], None]
 BEAT: Final = (("sync-emails-every-5min", "email_service.tasks.periodic_sync", 300.0),)
 #: Redis hash of the running workers, read by the exporter: node -> JSON.
 WORKERS_KEY: Final = "mail:workers"
-#: Redis key with the time of beat's last tick, in nanoseconds.
-TICK_KEY: Final = "mail:beat:tick"
 
 _STATIC: Final[dict[str, Any]] = {
     "task_default_queue": "periodic",
@@ -80,7 +78,7 @@ _STATIC: Final[dict[str, Any]] = {
 }
 
 
-class MailCelery(Celery):
+class MailCelery(Celery):  # type: ignore[misc]  # Celery ships no types
     """Celery, with the settings and telemetry of this process at hand for tasks."""
 
     settings: Settings
@@ -130,7 +128,7 @@ def celery_for(settings: Settings) -> MailCelery:
     return app
 
 
-@setup_logging.connect
+@setup_logging.connect  # type: ignore[untyped-decorator]  # as above
 def _keep_logging(**_: Any) -> None:
     """Celery leaves logging alone once this signal has a receiver: ``telemetry.configure`` has set it up."""
 
