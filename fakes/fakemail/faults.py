@@ -135,7 +135,12 @@ class Fault:
             action = {"reply": self.action.reply}
         elif self.action.drop:
             action = {"drop": True}
-        result = {"id": self.id, "point": self.point, "when": {self.when.kind: self.when.value}, "action": action}
+        result: dict[str, object] = {
+            "id": self.id,
+            "point": self.point,
+            "when": {self.when.kind: self.when.value},
+            "action": action,
+        }
         return result | ({"match": dict(self.match)} if self.match else {})
 
 
@@ -162,6 +167,7 @@ class Plan:
     def __init__(self, seed: int, faults: Iterable[Fault] = ()) -> None:
         self._seed = seed
         self._faults: tuple[Fault, ...] = ()
+        self._at: dict[str, list[Fault]] = {}
         self._counters: dict[str, _Counter] = {}
         self.replace(faults)
 
@@ -178,12 +184,12 @@ class Plan:
     def replace(self, faults: Iterable[Fault]) -> None:
         """Put other faults in force; all counting starts anew."""
         self._faults = tuple(faults)
+        self._at = {point: [fault for fault in self._faults if fault.point == point] for point in POINTS}
         self._counters = {fault.id: _Counter() for fault in self._faults}
 
     def decide(self, point: str, **context: str | Sequence[str]) -> Action | None:
         """Count the event and say what shall go wrong, if anything."""
-        assert point in POINTS, point
-        matching = [fault for fault in self._faults if fault.point == point and fault.applies(context)]
+        matching = [fault for fault in self._at[point] if fault.applies(context)]
         for fault in matching:
             self._counters[fault.id].seen += 1
         hit = next((fault for fault in matching if self._fires(fault)), None)

@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Self
 
-from mailrig.checkers import Verdict
 from mailrig.scenario import Contract, RigError, Scenario
 
 LATEST: Final = "latest"
@@ -75,23 +74,26 @@ class Run:
         """Write a file of the run as JSON."""
         return self.write_text(name, json.dumps(value, indent=2, sort_keys=False) + "\n")
 
-    def write_verdict(self, verdict: Verdict) -> Path:
-        """Write ``verdict.json``; a run that is judged again gets a new one."""
-        return self.write_json("verdict.json", verdict.to_dict())
+    def write_verdict(self, verdict: Mapping[str, Any]) -> Path:
+        """Write ``verdict.json`` (``Verdict.to_dict``); a run that is judged again gets a new one."""
+        return self.write_json("verdict.json", verdict)
 
-    def read_verdict(self) -> Verdict:
-        """The verdict that was written last.
+    def read_verdict(self) -> dict[str, Any]:
+        """The verdict that was written last, for ``Verdict.from_dict``.
 
         Raises:
             RunError: the run was never judged, or the file is broken.
         """
         file = self.path / "verdict.json"
         try:
-            return Verdict.from_dict(json.loads(file.read_text(encoding="utf-8")))
+            verdict = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError as err:
             raise RunError(f"{self.path} has no verdict yet: mailrig check {self.path}") from err
-        except (OSError, ValueError, KeyError, TypeError) as err:
+        except (OSError, ValueError) as err:
             raise RunError(f"{file} can't be read: {err}") from err
+        if not isinstance(verdict, dict):
+            raise RunError(f"{file} is not a JSON object")
+        return verdict
 
 
 def open_run(name_or_path: str | Path, *, runs_dir: Path) -> Run:

@@ -5,12 +5,15 @@ The main process opens no database pool that a child could inherit; a child make
 
 from __future__ import annotations
 
+import ctypes
 import json
 import logging
 import os
+import signal
+import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import psutil
 import redis
@@ -26,7 +29,8 @@ from email_service.tenancy import SYSTEM
 _log = logging.getLogger(__name__)
 
 #: Two readings of one process's start may differ by the clock's tick and by a correction of the boot time.
-START_TOLERANCE_NS = 2_000_000_000
+START_TOLERANCE_NS: Final = 2_000_000_000
+_PR_SET_PDEATHSIG: Final = 1
 
 
 def holder(settings: Settings) -> jobs.Holder:
@@ -59,6 +63,7 @@ def run(
         return runtime[os.getpid()]
 
     def on_child_start(**_: Any) -> None:
+        _die_with_parent()
         this_process()
 
     def on_child_stop(**_: Any) -> None:
@@ -92,6 +97,15 @@ def run(
     )
     worker.start()
     return int(worker.exitcode or 0)
+
+
+def _die_with_parent() -> None:
+    """A child whose main process was killed must not go on: its result could reach nobody, and it would never end.
+
+    billiard's children notice only when they next read from a pipe that their siblings hold open as well.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def _void_dead_leases(make_tools: Callable[[], Tools], settings: Settings) -> None:

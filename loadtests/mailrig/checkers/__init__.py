@@ -21,11 +21,11 @@ from typing import Final
 from mailrig.checkers import load, mail, traces, work
 from mailrig.checkers.expression import UNITS, Check, CheckError, parse_check, parse_metric
 from mailrig.checkers.measurement import Measurement, Metric, Sample
-from mailrig.checkers.verdict import GateResult, Verdict, conclude
+from mailrig.checkers.verdict import GateResult, Verdict, VerdictError, conclude
 from mailrig.evidence import Evidence
 from mailrig.scenario import Contract, Gate, Scenario, ScenarioError
 
-__all__ = ["METRICS", "GateResult", "Measurement", "Metric", "Sample", "Verdict", "judge", "validate"]
+__all__ = ["METRICS", "GateResult", "Measurement", "Metric", "Sample", "Verdict", "VerdictError", "judge", "validate"]
 
 METRICS: Final[Mapping[str, Metric]] = {
     # validity

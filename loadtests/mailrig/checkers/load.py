@@ -72,7 +72,7 @@ def _unfinished(request: Request, accounted: set[str], known: set[str] | None) -
 
 
 def sample_gap(evidence: Evidence, _contract: Contract, _scenario: Scenario) -> Measurement:
-    """The time between two samples of the broker, from the warm-up to the end of the drain.
+    """The time between two samples of the broker, from the start of the warm-up to that of the drain.
 
     The phases bound it, so that a sampler that never began or that stopped half way shows as one long gap.
     """

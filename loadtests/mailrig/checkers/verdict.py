@@ -7,10 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, Self
 
+from mailrig.scenario import RigError
+
 SCHEMA_VERSION: Final = 1
 #: Exit code of each verdict; a pass with warnings is 3 where warnings count.
 EXIT_CODES: Final[Mapping[str, int]] = {"pass": 0, "fail": 1, "invalid": 4, "unknown": 4}
 _EXIT_WARNINGS: Final = 3
+
+
+class VerdictError(RigError):
+    """A stored verdict can't be read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,26 +71,28 @@ class Verdict:
     def to_dict(self) -> dict[str, Any]:
         """The content of verdict.json."""
         gates = [asdict(gate) | {"detail": list(gate.detail)} for gate in self.gates]
-        return {"schema_version": SCHEMA_VERSION, **_plain(self), "gates": gates}
+        return {"schema_version": SCHEMA_VERSION, **asdict(self), "gates": gates}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """The verdict of a verdict.json.
 
         Raises:
-            ValueError: it is of another schema version.
-            KeyError: something is missing.
+            VerdictError: it is of another schema version, or something is missing.
         """
-        if data["schema_version"] != SCHEMA_VERSION:
-            raise ValueError(f"schema_version {data['schema_version']!r} is not {SCHEMA_VERSION}")
-        names = [field.name for field in fields(GateResult)]
-        gates = [{name: gate[name] for name in names} for gate in data["gates"]]
-        results = tuple(GateResult(**(gate | {"detail": tuple(gate["detail"])})) for gate in gates)
-        return cls(**{field.name: data[field.name] for field in fields(cls) if field.name != "gates"}, gates=results)
+        if data.get("schema_version") != SCHEMA_VERSION:
+            version = data.get("schema_version")
+            raise VerdictError(f"a verdict of schema version {version!r}; this version reads {SCHEMA_VERSION}")
+        try:
+            gates = [{name: gate[name] for name in _names(GateResult)} for gate in data["gates"]]
+            results = tuple(GateResult(**(gate | {"detail": tuple(gate["detail"])})) for gate in gates)
+            return cls(**{name: data[name] for name in _names(cls) if name != "gates"}, gates=results)
+        except (KeyError, TypeError) as err:
+            raise VerdictError(f"a broken verdict: {type(err).__name__}: {err}") from err
 
 
-def _plain(verdict: Verdict) -> dict[str, Any]:
-    return {field.name: getattr(verdict, field.name) for field in fields(verdict) if field.name != "gates"}
+def _names(kind: type[GateResult | Verdict]) -> list[str]:
+    return [field.name for field in fields(kind)]
 
 
 def conclude(gates: Sequence[GateResult]) -> str:

@@ -7,6 +7,7 @@ Owns the rig's tree of errors and the file formats. Never starts anything, never
         UnknownNameError        no scenario or mutant has that name: says which do
         MutantError             a patch does not apply to the source any more
         EvidenceError           a run's files are torn (evidence)
+        VerdictError            a stored verdict can't be read (checkers)
         RunError                no such run, or it can't be written (store)
 """
 

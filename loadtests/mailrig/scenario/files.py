@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from fakemail.faults import FaultError, parse_fault
 from mailrig.scenario.errors import ScenarioError, UnknownNameError
 from mailrig.scenario.model import (
     ARRIVALS,
@@ -28,9 +29,6 @@ from mailrig.scenario.table import Table, parse_toml, read_text
 _PACKAGE: Final = Path(__file__).resolve().parents[1]
 #: Beside the package in a source tree, inside it when installed (pyproject: force-include).
 _ROOTS: Final = (_PACKAGE.parent, _PACKAGE / "data")
-_FAULT_WHEN: Final = ("first", "nth", "every", "probability")
-_FAULT_ACTIONS: Final = ("reply", "drop", "delay_ms")
-_FAULT_MATCHES: Final = ("recipient", "user", "command")
 
 
 def scenario_names() -> list[str]:
@@ -152,22 +150,14 @@ def _population(table: Table) -> Population:
     return population
 
 
-def _fault(table: Table) -> dict[str, Any]:
-    fault: dict[str, Any] = {"id": table.text("id"), "point": table.text("point")}
-    if not fault["point"].startswith(("smtp.", "imap.")):
-        raise table.error(f"= {fault['point']!r} is not known", key="point", allowed="smtp.* or imap.*")
-    for key, choices, optional in (
-        ("when", _FAULT_WHEN, False),
-        ("action", _FAULT_ACTIONS, False),
-        ("match", _FAULT_MATCHES, True),
-    ):
-        part = table.table(key, optional=optional)
-        values = part.rest()
-        if (not values and not optional) or not set(values) <= set(choices):
-            raise table.error(f"= {values!r} is not allowed", key=key, allowed=f"one of {', '.join(choices)}")
-        if values:
-            fault[key] = values
-    table.done()
+def _fault(table: Table) -> Mapping[str, Any]:
+    """A fault as fakemail reads it: its own parser is the only one, so that nothing is refused in mid-run."""
+    fault = table.rest()
+    try:
+        parse_fault(fault, where="fault")
+    except FaultError as err:
+        # ``where`` is fault.KEY or fault.KEY.KEY.
+        raise table.refuse(str(err), key=[*err.where.split("."), None][1]) from err
     return fault
 
 

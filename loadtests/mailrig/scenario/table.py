@@ -51,10 +51,14 @@ class Table:
         self._data: dict[str, Any] = data
 
     def error(self, wrong: str, *, key: str | None = None, allowed: str = "") -> ScenarioError:
-        """An error at a key, or at the table itself."""
+        """An error at a key, or at the table itself, by name."""
         path = self._path if key is None else (*self._path, key)
         name = ".".join(str(part) for part in path if isinstance(part, str))
-        return ScenarioError(f"{name} {wrong}".strip(), file=self._file, line=self.line(key), allowed=allowed)
+        return self.refuse(f"{name} {wrong}".strip(), key=key, allowed=allowed)
+
+    def refuse(self, wrong: str, *, key: str | None = None, allowed: str = "") -> ScenarioError:
+        """An error at a key, or at the table itself, in words of its own."""
+        return ScenarioError(wrong, file=self._file, line=self.line(key), allowed=allowed)
 
     def line(self, key: str | None = None) -> int | None:
         """The line of a key, else of the nearest table around it."""
@@ -140,7 +144,7 @@ def parse_toml(text: str, file: Path) -> Table:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as err:
         found = re.search(r"at line (\d+)", str(err))
-        line = int(found[1]) if found else len(text.splitlines()) or 1
+        line = int(found[1]) if found else max(len(text.splitlines()), 1)
         raise ScenarioError(f"broken TOML: {err}", file=file, line=line, allowed="TOML 1.0") from err
     return Table(data, file=file, lines=_key_lines(text))
 
