@@ -13,7 +13,7 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Any, Final, Self
 import psutil
 
 from mailrig.stack import parts
+from mailrig.stack.doctor import doctor
 from mailrig.stack.processes import (
     Command,
     Part,
@@ -36,7 +37,7 @@ from mailrig.stack.processes import (
 )
 from mailrig.stack.samplers import MemorySampler, QueueSampler
 
-__all__ = ["MemorySampler", "QueueSampler", "Stack", "StackError", "StackOptions"]
+__all__ = ["MemorySampler", "Part", "QueueSampler", "Stack", "StackError", "StackOptions", "doctor", "end"]
 
 #: Long-running kinds of ``python -m email_service``.
 SERVICES: Final = ("api", "worker", "beat", "dispatcher", "exporter")
@@ -261,6 +262,20 @@ class Stack:
     def token(self, tenant: str, user: str) -> str:
         """A bearer token, by the service's own command."""
         return self._one_shot("token", "--tenant", tenant, "--user", user)
+
+    def run_tool(self, name: str, argv: Sequence[str], env: Mapping[str, str]) -> Part:
+        """Start a program that is no part of the stack, but that must not outlive the rig either."""
+        log = self._options.log_dir / f"{name}.log"
+        part = self._spawner.start(Command(kind=name, argv=argv, env=env, log=log))
+        self._state.add(part)
+        return part
+
+    def retire(self, kind: str) -> None:
+        """End one part for good, before the others."""
+        with self._lock:
+            part = self._now.pop(kind, None)
+        if part is not None:
+            end([part], reason="stop", grace_s=STOP_GRACE_S)
 
     # --- watching ---
 

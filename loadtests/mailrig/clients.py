@@ -1,0 +1,176 @@
+"""The load's side of the API: one arrival becomes one request, one answer becomes one operation of the history.
+
+Rule 1: 202 is ok, 4xx is fail, and a timeout, a 5xx or a broken connection is info: nobody knows what happened.
+Rule 2: latency counts from the intended time. Rule 3: nothing here imports Locust, opens a socket or a database.
+Callers: locustfile.py, runner (population).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from mailrig.scenario import RigError
+from mailrig.schedule import Arrival
+
+#: Where ``mailrig up`` and ``run`` say where the stack is, unless MAILRIG_STACK names another file.
+STACK_FILE: Final = Path(".mailrig/stack.json")
+_ACCEPTED: Final = 202
+_CLIENT_ERRORS: Final = range(400, 500)
+
+
+class NoStackError(RigError):
+    """There is no stack to load."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """A user of a tenant, with mailboxes and uploads; ``repr`` shows no token."""
+
+    tenant: str
+    user: str
+    token: str = field(repr=False)
+    #: Client id and address, in the order of the population.
+    clients: tuple[tuple[str, str], ...]
+    attachment_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """Where the API is and who calls it."""
+
+    api_url: str
+    accounts: tuple[Account, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One HTTP request, ready to be sent."""
+
+    path: str
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes
+    #: What the history says of it.
+    value: Mapping[str, Any]
+
+
+def read_target(path: Path) -> Target:
+    """The stack that ``mailrig up`` left word of.
+
+    Raises:
+        NoStackError: there is no such file, or it is not one of ours.
+    """
+    try:
+        facts = json.loads(path.read_text())
+        accounts = tuple(
+            Account(
+                tenant=row["tenant"],
+                user=row["user"],
+                token=row["token"],
+                clients=tuple((c["client_id"], c["address"]) for c in row["clients"]),
+                attachment_ids=tuple(row["attachment_ids"]),
+            )
+            for row in facts["population"]
+        )
+        return Target(api_url=facts["api_url"], accounts=accounts)
+    except FileNotFoundError as err:
+        raise NoStackError(
+            f"{path} does not exist: start a stack with `mailrig up`, or name its file in MAILRIG_STACK"
+        ) from err
+    except (OSError, ValueError, KeyError, TypeError) as err:
+        raise NoStackError(
+            f"{path} does not describe a stack ({type(err).__name__}); start one with `mailrig up`"
+        ) from err
+
+
+def call_for(arrival: Arrival, account: Account, *, seed: int, intended_ns: int, session: str) -> Call:
+    """The request of an arrival. ``session`` keeps the idempotency keys of two runs on one stack apart."""
+    client_id, address = account.clients[arrival.client]
+    trace_id, span_id = trace_ids(seed, arrival.index, session)
+    key = f"{session}-{arrival.index}"
+    headers = {
+        "Authorization": f"Bearer {account.token}",
+        "traceparent": f"00-{trace_id}-{span_id}-01",
+        "Idempotency-Key": key,
+        "Content-Type": "application/json",
+    }
+    value = {
+        "arrival": arrival.index,
+        "intended_ns": intended_ns,
+        "tenant": account.tenant,
+        "client_id": client_id,
+        "trace_id": trace_id,
+        "warmup": arrival.warmup,
+    }
+    base = f"/api/v1/{account.tenant}/email"
+    if arrival.f == "sync":
+        return Call(path=f"{base}/clients/{client_id}/sync", headers=headers, body=b"", value=value)
+    attachments = list(account.attachment_ids[:1]) if arrival.attachment else []
+    recipients = {"to": list(arrival.to), "cc": list(arrival.cc), "bcc": list(arrival.bcc)}
+    content = {"subject": arrival.subject, "text": arrival.text, "attachment_ids": attachments}
+    body = json.dumps({"client_id": client_id, **recipients, **content}).encode()
+    value |= {"mail_from": address, **recipients, "attachments": len(attachments), "idempotency_key": key}
+    return Call(path=f"{base}/send", headers=headers, body=body, value=value)
+
+
+def trace_ids(seed: int, index: int, session: str) -> tuple[str, str]:
+    """Trace id and span id of an arrival, the same for the same seed in the same session."""
+    digest = hashlib.sha256(f"{session}/{seed}/{index}".encode()).hexdigest()
+    return digest[:32], digest[32:48]
+
+
+def classify(status: int | None, body: bytes | None, error: str | None) -> tuple[str, dict[str, Any], str | None]:
+    """Type, further value and error of an answer; ``status`` None is no answer at all."""
+    if status == _ACCEPTED:
+        try:
+            answer = json.loads(body or b"")
+            known = {k: answer[k] for k in ("task_id", "message_id") if k in answer}
+            return "ok", {"status": status, "task_id": known.pop("task_id"), **known}, None
+        except (ValueError, KeyError, TypeError):
+            return "info", {"status": status}, "the answer is not the JSON that was promised"
+    if status in _CLIENT_ERRORS:
+        return "fail", {"status": status}, _problem(body)
+    return "info", {"status": status}, error or _problem(body)
+
+
+def _problem(body: bytes | None) -> str:
+    try:
+        problem = json.loads(body or b"")
+        return f"{problem['title']}: {problem['detail']}"
+    except (ValueError, KeyError, TypeError):
+        return "no problem details"
+
+
+class Feed:
+    """The completion feed of one tenant: a cursor, and what it has shown."""
+
+    def __init__(self, account: Account) -> None:
+        self._account = account
+        self._cursor: str | None = None
+        self.headers = {"Authorization": f"Bearer {account.token}"}
+
+    @property
+    def tenant(self) -> str:
+        """Whose feed it is."""
+        return self._account.tenant
+
+    @property
+    def path(self) -> str:
+        """The next page's path."""
+        after = f"&after={self._cursor}" if self._cursor else ""
+        return f"/api/v1/{self.tenant}/tasks?limit=500{after}"
+
+    def absorb(self, body: bytes) -> list[dict[str, Any]]:
+        """The tasks of a page, each with its tenant; moves the cursor.
+
+        Raises:
+            ValueError: the page is not what was promised.
+        """
+        page = json.loads(body)
+        tasks: Sequence[dict[str, Any]] = page["tasks"]
+        self._cursor = page["cursor"] or self._cursor
+        return [{**task, "tenant": self.tenant} for task in tasks]
