@@ -50,7 +50,7 @@ def _history() -> HistoryWriter:
     return HistoryWriter(path, "load")
 
 
-class MailLoad(FastHttpUser):
+class MailLoad(FastHttpUser):  # type: ignore[misc]  # Locust is not typed for us
     """The one user, which is the whole load."""
 
     host = TARGET.api_url
@@ -60,7 +60,7 @@ class MailLoad(FastHttpUser):
     connection_timeout = 5.0
     network_timeout = 15.0
 
-    @task
+    @task  # type: ignore[untyped-decorator]  # as above
     def drive(self) -> None:
         """Send every arrival at its time, then wait for what was accepted; then the load is over."""
         runner = self.environment.runner
@@ -163,7 +163,7 @@ class Drive:
         )
 
 
-@events.quitting.add_listener
+@events.quitting.add_listener  # type: ignore[untyped-decorator]  # as above
 def _judge_elsewhere(environment: Any, **_: Any) -> None:
     """Failed requests are the checkers' to judge, not a failure of the load generator."""
     environment.process_exit_code = 0

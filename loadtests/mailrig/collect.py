@@ -12,9 +12,9 @@ from typing import Any, Final
 
 import psycopg
 import redis
-from email_service import signals
 from psycopg.rows import dict_row
 
+from email_service import signals
 from mailrig.evidence import flatten_spans
 from mailrig.stack.samplers import QueueSampler
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from fakemail.client import FakeMail
-
 from mailrig.clients import Account
 from mailrig.scenario import Population, RigError
 from mailrig.stack import Stack

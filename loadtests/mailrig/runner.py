@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import psutil
-from fakemail.client import FakeMail
 
+from fakemail.client import FakeMail
 from mailrig import collect, report
 from mailrig.checkers import Verdict, judge, validate
 from mailrig.clients import Account

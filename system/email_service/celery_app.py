@@ -1,8 +1,8 @@
 """The Celery application: broker in Redis 0, results in Redis 1, queues and routes from ``policy``, beat's table.
 
-Owns every Celery setting, each with its reason where it is not the default; a test holds the names against Celery's own (it
-ignores unknown ones silently). Publishing goes through
-``submit`` and ``republish`` alone: one place to trace, one form of a message.
+Owns every Celery setting, each with its reason where it is not the default; a test holds the names against Celery's
+own (it ignores unknown ones silently). Publishing goes through ``submit`` and ``republish`` alone: one place to trace,
+one form of a message.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Publishes what is due (retries) and what is overdue (lost messages, dead workers). Several may run.
 
 Wakes at the next due time, at a NOTIFY, or after ``IDLE_S_MAX``; takes batches with SKIP LOCKED, so that two
-dispatchers share the work instead of doubling it. Marks first, commits, publishes then: a crash in between costs one grace.
+dispatchers share the work instead of doubling it. Marks first, commits, publishes then: a crash in between costs one
+grace.
 """
 
 from __future__ import annotations

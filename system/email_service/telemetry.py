@@ -458,8 +458,8 @@ def set_outcome(
 def connect_worker_signals(node: str) -> None:
     """In the worker's main process: stamp each message as it is received; in each child: tracing of its own.
 
-    ``request_dict`` is the very object that celery/worker/request.py (5.7, execute_using_pool) hands to the child, whose
-    request context takes its keys as attributes.
+    ``request_dict`` is the very object that celery/worker/request.py (5.7, execute_using_pool) hands to the child,
+    whose request context takes its keys as attributes.
     """
 
     def stamp(request: Any, **_: Any) -> None:

@@ -32,7 +32,7 @@ def escape(text: object) -> Markup:
     return Markup(html.escape(clean(text, limit=_EVERY_CHAR), quote=True))
 
 
-def element(name: str, *children: Child, **attributes: str | float | bool | None) -> Markup:
+def element(name: str, /, *children: Child, **attributes: str | float | bool | None) -> Markup:
     """``<name attributes>children</name>``.
 
     Attributes: ``class_`` is class, ``_`` becomes ``-``; None and False leave one out, True writes its name alone.

@@ -11,7 +11,6 @@ import secrets
 import shutil
 import signal
 import subprocess
-import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -83,9 +82,7 @@ class Stack:
         self._commands: dict[str, tuple[Command, Path]] = {}
         self._stopping = threading.Event()
         self._supervisor = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
-        self._folder = Path(tempfile.mkdtemp(prefix="mailrig-"))
-        # PostgreSQL's user passes through it to what is its own.
-        self._folder.chmod(0o711)
+        self._folder = Path(parts.data_folder())
         self._env: dict[str, str] = {}
         self._external: tuple[str, str] | None = None
         #: A part that could not be kept alive; the runner gives up when it is set.

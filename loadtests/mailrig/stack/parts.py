@@ -15,6 +15,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -31,6 +32,13 @@ from mailrig.stack.processes import Command, Part, Spawner, StackError, tail
 EXTERNAL_TIMEOUT_S: Final = 5.0
 UP_TIMEOUT_S: Final = 20.0
 ROLES: Final = {"DATABASE_URL": "mail_app", "DATABASE_SYSTEM_URL": "mail_system", "DATABASE_AUDIT_URL": "mail_audit"}
+
+
+def data_folder() -> str:
+    """A fresh folder for servers' data, which PostgreSQL's own user may pass through to what is its own."""
+    folder = tempfile.mkdtemp(prefix="mailrig-")
+    Path(folder).chmod(0o711)
+    return folder
 
 
 def free_port() -> int:
@@ -52,7 +60,8 @@ def check_port(port: int, part: str) -> int:
             probe.bind(("127.0.0.1", port))
         except OSError as err:
             raise StackError(
-                f"port {port} ({part}) can't be used: {err.strerror}; choose another with --{part}-port, or leave it out"
+                f"port {port} ({part}) can't be used: {err.strerror}; choose another with --{part}-port, "
+                "or leave it out"
             ) from err
     return port
 
@@ -115,8 +124,8 @@ def external_redis(url: str) -> str:
     base = urlunsplit((parts.scheme, parts.netloc, "", "", ""))
     if not _redis_answers(base, EXTERNAL_TIMEOUT_S):
         raise StackError(
-            f"REDIS_URL does not answer: {parts.hostname}:{parts.port or 6379}; start it, correct it, or unset it to use "
-            "the embedded broker"
+            f"REDIS_URL does not answer: {parts.hostname}:{parts.port or 6379}; start it, correct it, "
+            "or unset it to use the embedded broker"
         )
     return base
 
