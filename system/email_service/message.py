@@ -62,7 +62,7 @@ _CRLF: Final = b"\r\n"
 _BOUNDARY_MARK: Final = "--=_"
 
 #: Codecs that are no character set, or that take quadratic time on a hostile body.
-_CODECS_REFUSED: Final = frozenset({"idna", "punycode", "raw_unicode_escape", "undefined", "unicode_escape"})
+_CODECS_REFUSED: Final = frozenset({"idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape"})
 
 _Mime: TypeAlias = "Message[str, str]"
 _T = TypeVar("_T")
@@ -409,7 +409,7 @@ class _Reader:
             return _clean(_guessed(data))
         try:
             codec = codecs.lookup(charset)
-            if codec.name not in _CODECS_REFUSED:
+            if codec.name.replace("_", "-") not in _CODECS_REFUSED:
                 return _clean(data.decode(codec.name))
         except (LookupError, ValueError):
             # ValueError: the text does not fit, or the name holds a NUL.

@@ -18,6 +18,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg.rows import dict_row
+from sqlalchemy import text
 
 from email_service.config import database_url
 from email_service.migrations.runner import migrate
@@ -96,8 +97,6 @@ def system_rows(postgres) -> Iterator[Database]:
 @pytest.fixture
 def tenant(system_rows) -> str:
     """A fresh tenant."""
-    from sqlalchemy import text
-
     name = f"t-{uuid.uuid4().hex[:8]}"
     with system_rows.session(SYSTEM) as session:
         session.execute(text("INSERT INTO tenants (id) VALUES (:id)"), {"id": name})

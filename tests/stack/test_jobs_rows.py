@@ -6,6 +6,7 @@ import uuid
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import text
 
 from email_service import jobs
 from email_service.errors import ConflictError, LeaseLostError, NotFoundError
@@ -78,11 +79,10 @@ class Bench:
 
     def make_overdue(self, job_id):
         with self.system.session(SYSTEM) as session:
-            from sqlalchemy import text
-
             session.execute(
                 text(
-                    "UPDATE jobs SET next_publish_at = now() - interval '1 s', lease_until = now() - interval '1 s' WHERE id = :id"
+                    "UPDATE jobs SET next_publish_at = now() - interval '1 s', lease_until = now() - interval '1 s' "
+                    "WHERE id = :id"
                 ),
                 {"id": job_id},
             )

@@ -104,40 +104,41 @@ def _highest(points: Iterable[Point]) -> str:
 
 def accept_latency(asked: Sequence[Request], backdrop: Backdrop) -> Chart | None:
     """From the intended time to the 202."""
-    return _latency("accept", "Time to accept", "from the intended time to the 202", asked, backdrop, lambda r: r.accept_ns)  # fmt: skip
+    known = [(request, took) for request in asked if (took := request.accept_ns) is not None]
+    what = f"from the intended time to the 202{_without(asked, known)}"
+    return _latency(known, backdrop, id_="accept", title="Time to accept", what=what)
 
 
 def e2e_latency(asked: Sequence[Request], backdrop: Backdrop) -> Chart | None:
     """From the intended time to the end of the job."""
-    return _latency("e2e", "Time to settle", "from the intended time to the end of the job", asked, backdrop, lambda r: r.e2e_ns)  # fmt: skip
+    known = [(request, took) for request in asked if (took := request.e2e_ns) is not None]
+    what = f"from the intended time to the end of the job{_without(asked, known)}"
+    return _latency(known, backdrop, id_="e2e", title="Time to settle", what=what)
+
+
+def _without(asked: Sequence[Request], known: Sequence[tuple[Request, int]]) -> str:
+    left = len(asked) - len(known)
+    return f" ({left:,} without one)" if left else ""
 
 
 def _latency(
-    id_: str,
-    title: str,
-    what: str,
-    asked: Sequence[Request],
-    backdrop: Backdrop,
-    took_ns: Callable[[Request], int | None],
+    known: Sequence[tuple[Request, int]], backdrop: Backdrop, *, id_: str, title: str, what: str
 ) -> Chart | None:
     """A dot per request where it was due, and percentiles per bin."""
-    axis = backdrop.axis
-    known = [(request, took) for request in asked if (took := took_ns(request)) is not None]
     if not known:
         return None
+    axis = backdrop.axis
     scale = logarithmic((took for _, took in known), 118)
     series = [_percentiles(axis, known, rank, style) for rank, style in ((50, "line ink"), (95, "line dashed ink"))]
     dots = [
         dot(axis, scale, r.intended_ns, took, class_=f"dot {queue_class(r.f)}{' warm' * r.warmup}", tip=_tip(r, axis))
         for r, took in _dots(axis, known)
     ]
-    left = len(asked) - len(known)
     values = [took for request, took in known if not request.warmup] or [took for _, took in known]
-    note = f"{what}; p50 and p95 by {_bin(axis)}{f'; {left} without one' if left else ''}"
     return Chart(
         id=id_,
         title=title,
-        note=note,
+        note=f"{what}; p50 and p95 by {_bin(axis)}",
         description=f"{len(values)} requests after the warm-up: p50 {words.duration(percentile(values, 50))}, "
         f"p95 {words.duration(percentile(values, 95))}, longest {words.duration(max(values))}.",
         height_px=scale.height_px,
@@ -190,9 +191,14 @@ def queue_depth(folder: RunFolder, backdrop: Backdrop) -> Chart | None:
         return None
     axis, names = backdrop.axis, sorted({name for row in samples for name in row["ready"]}, key=_queue_order)
     series = [
-        Series(name=words.clean(name), colour=queue_class(name), points=thin_points(_depth(samples, name), axis, SAMPLES_MAX), unit="count")
+        Series(
+            name=words.clean(name),
+            colour=queue_class(name),
+            points=thin_points(_depth(samples, name), axis, SAMPLES_MAX),
+            unit="count",
+        )
         for name in names
-    ]  # fmt: skip
+    ]
     # A queue that was always empty has no line, or it would hide under the axis with a colour in the legend.
     used = [line for line in series if any(value for _, value in line.points)]
     scale = linear(max((value for line in used for _, value in line.points), default=1), 100, whole=True)
@@ -223,9 +229,12 @@ def held(folder: RunFolder, backdrop: Backdrop) -> Chart | None:
     samples, ran = workers.held(folder), workers.running(folder, axis)
     series = [
         Series(name=name, colour=colour, points=thin_points(points, axis, SAMPLES_MAX), unit="count", style=style)
-        for name, colour, points, style in (("held", "c-held", samples, "line"), ("running", "c-running", ran, "line area"))
+        for name, colour, points, style in (
+            ("held", "c-held", samples, "line"),
+            ("running", "c-running", ran, "line area"),
+        )
         if points
-    ]  # fmt: skip
+    ]
     if not series:
         return None
     allowed = folder.promise("worker", "held_max")
@@ -318,9 +327,15 @@ def memory_process(folder: RunFolder, backdrop: Backdrop) -> Chart | None:
     peaks = {key: max(sizes.get(key, 0) for _, sizes in samples) for key in keys}
     drawn = sorted(sorted(keys, key=lambda key: -peaks[key])[:PROCESSES_MAX], key=keys.index)
     series = [
-        Series(name=_name(key), colour=_shade(keys, key), points=tuple((t, sizes[key]) for t, sizes in samples if key in sizes), unit="MiB", step=False)
+        Series(
+            name=_name(key),
+            colour=_shade(keys, key),
+            points=tuple((t, sizes[key]) for t, sizes in samples if key in sizes),
+            unit="MiB",
+            step=False,
+        )
         for key in drawn
-    ]  # fmt: skip
+    ]
     scale = linear(max(*peaks.values(), budget or 0) * 1.04, 120)
     promise = limit(scale, budget, f"budget: {words.number(budget)} MiB") if budget is not None else None
     left = f"; the {len(drawn)} biggest of {len(keys)}" if len(keys) > len(drawn) else ""

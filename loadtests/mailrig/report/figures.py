@@ -149,7 +149,9 @@ def injuries(folder: RunFolder, axis: Axis | None) -> tuple[Injury, ...]:
     done = [op for op in folder.history if op.get("process") == "nemesis" and op["f"] != "heal"]
     found = []
     for position, op in enumerate(done):
-        if op["type"] == "invoke" and any(later["f"] == op["f"] and later["type"] != "invoke" for later in done[position + 1 :]):
+        if op["type"] == "invoke" and any(
+            later["f"] == op["f"] and later["type"] != "invoke" for later in done[position + 1 :]
+        ):
             continue  # its answer tells more
         found.append(
             Injury(
@@ -171,15 +173,24 @@ def _healed(folder: RunFolder, op: Row, axis: Axis | None) -> str:
     """By an operation of the nemesis, by the worker's next start, or by the end of the job that was hit."""
     action, since, value = op["f"], op["time_ns"], op["value"]
     for heal in folder.history:
-        if heal["f"] == "heal" and heal["type"] in _RESULTS and heal["time_ns"] >= since and action in {None, _of(heal, action)}:
+        if (
+            heal["f"] == "heal"
+            and heal["type"] in _RESULTS
+            and heal["time_ns"] >= since
+            and action in {None, _of(heal, action)}
+        ):
             return f"{_at(axis, heal['time_ns'])} (healed)"
     if action == "kill-parent":
-        starts = [row["started_ns"] for row in folder.processes if row["kind"] == "worker" and row["started_ns"] > since]
+        starts = [
+            row["started_ns"] for row in folder.processes if row["kind"] == "worker" and row["started_ns"] > since
+        ]
         return f"{_at(axis, min(starts))} (a worker started)" if starts else "never: no worker started"
     for row in folder.jobs:
         if value.get("task_id") and row["job_id"] == value["task_id"]:
             finished = row.get("finished_ns")
-            return f"{_at(axis, finished)} (its job {row['state']})" if finished else f"never: its job is {row['state']}"
+            return (
+                f"{_at(axis, finished)} (its job {row['state']})" if finished else f"never: its job is {row['state']}"
+            )
     return words.NOTHING
 
 

@@ -80,9 +80,7 @@ def load_folder(path: Path) -> RunFolder:
     tables: dict[str, Any] = {name: reader.parsed(f"{name}.toml", tomllib.loads) for name in ("scenario", "contract")}
     lines: dict[str, Any] = {name: reader.lines(f"evidence/{name}.jsonl", keys) for name, keys in _TABLES.items()}
     lines["history"] = reader.lines("history.jsonl", _HISTORY)
-    return RunFolder(
-        path=path, **objects, **tables, **lines, problems=reader.told(), missing=frozenset(reader.missing)
-    )
+    return RunFolder(path=path, **objects, **tables, **lines, problems=reader.told(), missing=frozenset(reader.missing))
 
 
 def load_spans(path: Path, trace_ids: Collection[str]) -> tuple[tuple[Row, ...], tuple[str, ...]]:

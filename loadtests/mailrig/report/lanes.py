@@ -52,7 +52,8 @@ def events(backdrop: Backdrop) -> Chart | None:
         id="events",
         title="What was done to it",
         note="phases, nemesis, deaths of processes, and faults as they fired",
-        description="; ".join(f"{label}: {words.count(len(marks), 'time')}" for (_, label), marks in rows) or "Nothing.",
+        description="; ".join(f"{label}: {words.count(len(marks), 'time')}" for (_, label), marks in rows)
+        or "Nothing.",
         height_px=height,
         shapes=element("g", shapes, class_="events"),
         legend=tuple(
@@ -112,7 +113,9 @@ def lanes(folder: RunFolder, backdrop: Backdrop) -> Chart | None:
 
 
 def _left(bars: int, lanes: int) -> str:
-    parts = ([f"{bars} short successes"] if bars else []) + ([words.count(lanes, "process", "processes")] if lanes else [])
+    parts = ([f"{bars} short successes"] if bars else []) + (
+        [words.count(lanes, "process", "processes")] if lanes else []
+    )
     return f"; not drawn: {' and '.join(parts)}" if parts else ""
 
 
@@ -197,5 +200,12 @@ def _flag(axis: Axis, time_ns: int, middle: float, text: str, class_: str) -> Ma
     x = axis.percent(time_ns)
     right = x <= _RIGHT_PERCENT
     return element(
-        "text", text, x=f"{x:.2f}%", dx=5 if right else -5, y=middle, dy="0.34em", text_anchor="start" if right else "end", class_=class_
-    )  # fmt: skip
+        "text",
+        text,
+        x=f"{x:.2f}%",
+        dx=5 if right else -5,
+        y=middle,
+        dy="0.34em",
+        text_anchor="start" if right else "end",
+        class_=class_,
+    )

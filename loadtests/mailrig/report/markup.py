@@ -24,7 +24,7 @@ class Markup(str):
     __slots__ = ()
 
 
-Child: TypeAlias = str | int | None | Iterable["Child"]
+Child: TypeAlias = str | int | Iterable["Child"] | None
 
 
 def escape(text: object) -> Markup:
@@ -60,8 +60,8 @@ def _text(child: Child) -> str:
     return join(child)
 
 
-def _attribute(key: str, value: str | float | bool | None) -> str:
-    if value is None or value is False:
+def _attribute(key: str, value: str | float | bool | None) -> str:  # noqa: FBT001  # HTML has attributes without a value
+    if value is None or value is False or (key == "class_" and not value):
         return ""
     name = key.rstrip("_").replace("_", "-")
     if value is True:

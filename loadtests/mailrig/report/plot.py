@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from mailrig.report import words
-from mailrig.report.markup import Markup, element, join
+from mailrig.report.markup import Markup, element
 from mailrig.report.timeline import Axis, Mark, Phase
 
 #: Room below a plot for the labels of the time axis.
@@ -220,7 +220,12 @@ def _paths(axis: Axis, scale: Scale, series: Series) -> Iterable[tuple[str, str]
     path = _path(axis, scale, series)
     if "area" in series.style:
         first, last = _across(axis, series.points[0][0]), _across(axis, series.points[-1][0])
-        yield "area", f"{path}V{scale.height_px}H{first}Z" if series.step else f"{path}L{last} {scale.height_px}L{first} {scale.height_px}Z"  # fmt: skip
+        yield (
+            "area",
+            f"{path}V{scale.height_px}H{first}Z"
+            if series.step
+            else f"{path}L{last} {scale.height_px}L{first} {scale.height_px}Z",
+        )
     yield series.style.replace("area", "line"), path
 
 
@@ -240,8 +245,14 @@ def _path(axis: Axis, scale: Scale, series: Series) -> str:
 def stretched(height_px: float, children: Iterable[Markup]) -> Markup:
     """An image as wide as the plot, 1,000 units across."""
     return element(
-        "svg", children, viewBox=f"0 0 {_STRETCH} {height_px:g}", preserveAspectRatio="none", width="100%", height=height_px, class_="stretch"
-    )  # fmt: skip
+        "svg",
+        children,
+        viewBox=f"0 0 {_STRETCH} {height_px:g}",
+        preserveAspectRatio="none",
+        width="100%",
+        height=height_px,
+        class_="stretch",
+    )
 
 
 def polygon(axis: Axis, scale: Scale, lower: Sequence[Point], upper: Sequence[Point], class_: str) -> Markup:
@@ -348,9 +359,3 @@ def thin_points(points: Sequence[Point], axis: Axis, bins: int) -> tuple[Point, 
         if place not in best or point[1] > best[place][1]:
             best[place] = point
     return tuple(best[place] for place in sorted(best))
-
-
-__all__ = [
-    "AXIS_PX", "Backdrop", "Chart", "Point", "Scale", "Series", "band_label", "box", "diamond", "dot", "join", "limit",
-    "linear", "lines", "logarithmic", "polygon", "row_label", "stretched", "thin_points", "upright", "value_axis",
-]  # fmt: skip

@@ -51,17 +51,23 @@ def gates(verdict: Mapping[str, Any]) -> Markup | None:
     listed = ordered(verdict)
     if not listed:
         return None
-    head = (("gate", ""), ("metric", "metric"), ("allowed", "check"), ("observed", "number"), ("verdict", "verdict"))
+    head = (("gate", ""), ("metric", "metric"), ("allowed", "check"), ("observed", "number"), ("verdict", "judged"))
     return element(
         "div",
         element(
             "table",
             element("thead", element("tr", [element("th", title, scope="col", class_=kind) for title, kind in head])),
-            [_gate_group(kind, title, listed) for kind, title in (("validity", "validity: was it a good measurement?"), ("gate", "gates: was the system right?"))],
+            [
+                _gate_group(kind, title, listed)
+                for kind, title in (
+                    ("validity", "validity: was it a good measurement?"),
+                    ("gate", "gates: was the system right?"),
+                )
+            ],
             class_="gates",
         ),
         class_="scroll",
-    )  # fmt: skip
+    )
 
 
 def ordered(verdict: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -82,7 +88,14 @@ def _gate_group(kind: str, title: str, listed: Sequence[Mapping[str, Any]]) -> M
     if not own:
         return None
     passed = sum(gate.get("verdict") == "pass" for gate in own)
-    heading = element("th", title, " ", element("span", f"{passed} of {len(own)} pass", class_="chart-note"), colspan=5, scope="rowgroup")  # fmt: skip
+    heading = element(
+        "th",
+        title,
+        " ",
+        element("span", f"{passed} of {len(own)} pass", class_="chart-note"),
+        colspan=5,
+        scope="rowgroup",
+    )
     return element("tbody", element("tr", heading, class_="group"), [_gate(gate) for gate in own])
 
 
@@ -94,12 +107,14 @@ def _gate(gate: Mapping[str, Any]) -> Markup:
         element("td", element("code", words.clean(gate.get("metric", ""))), class_="metric"),
         element("td", element("code", words.clean(gate.get("check", ""))), class_="check"),
         element("td", words.observed(gate), class_="number"),
-        element("td", badge(verdict), class_="verdict"),
+        element("td", badge(verdict), class_="judged"),
         class_=f"gate is-{words.clean(verdict)}",
     )
     if not cases:
         return row
-    summary = element("summary", words.count(len(cases), "case") if verdict != "pass" else words.count(len(cases), "note"))
+    summary = element(
+        "summary", words.count(len(cases), "case") if verdict != "pass" else words.count(len(cases), "note")
+    )
     lines = element("ul", [element("li", line) for line in cases])
     folded = element("details", summary, lines, open=verdict != "pass")
     return join([row, element("tr", element("td", folded, colspan=5), class_="cases")])
@@ -113,14 +128,27 @@ def outcomes(folder: RunFolder) -> Markup | None:
     found = figures.tasks(folder)
     if not found:
         return None
-    numbers = ("jobs", "succeeded", "failed", "unknown", "unfinished", "executions", "retries", "killed", "most per job")
+    numbers = (
+        "jobs",
+        "succeeded",
+        "failed",
+        "unknown",
+        "unfinished",
+        "executions",
+        "retries",
+        "killed",
+        "most per job",
+    )
     times = ("queue p50", "queue p95", "run p50", "run p95")
     head = [("task", ""), *((title, "number") for title in (*numbers, *times)), ("errors of executions", "")]
     rows = [
         [
             task.name,
             f"{task.jobs:,}",
-            *(_notable(task.states.get(state, 0), "succeeded" not in state) for state in ("succeeded", "failed", "unknown", "unfinished")),
+            *(
+                _notable(task.states.get(state, 0), "succeeded" not in state)
+                for state in ("succeeded", "failed", "unknown", "unfinished")
+            ),
             f"{task.executions:,}",
             _notable(task.retries, bad=False),
             _notable(task.killed, bad=True),
@@ -130,7 +158,7 @@ def outcomes(folder: RunFolder) -> Markup | None:
             ", ".join(f"{name} × {number}" for name, number in task.errors) or words.NOTHING,  # noqa: RUF001  # the sign for times
         ]
         for task in found
-    ]  # fmt: skip
+    ]
     return table(head, rows, class_="compact")
 
 
@@ -181,19 +209,29 @@ def tenants(folder: RunFolder, asked: Sequence[Request]) -> Markup | None:
     found = figures.tenants(folder, asked)
     titles = ("mailboxes", "requests", "accepted", "settled", "settle p50", "settle p95", "message rows")
     rows = [
-        [t.name, *(f"{n:,}" for n in (t.mailboxes, t.requests, t.accepted, t.settled)), *_pair(t.e2e_ns), f"{t.messages:,}"]
+        [
+            t.name,
+            *(f"{n:,}" for n in (t.mailboxes, t.requests, t.accepted, t.settled)),
+            *_pair(t.e2e_ns),
+            f"{t.messages:,}",
+        ]
         for t in found
-    ]  # fmt: skip
+    ]
     return table([("tenant", ""), *((title, "number") for title in titles)], rows, class_="compact") if rows else None
 
 
 def slowest(found: Candidates) -> Markup | None:
     """Traces that are worth a look, with their ids for ``mailrig trace``."""
     rows = [
-        [_what(candidate, index, killed=killed), words.duration(candidate.took_ns), element("code", words.clean(candidate.trace_id)), element("code", words.clean(candidate.task_id))]
+        [
+            _what(candidate, index, killed=killed),
+            words.duration(candidate.took_ns),
+            element("code", words.clean(candidate.trace_id)),
+            element("code", words.clean(candidate.task_id)),
+        ]
         for group, killed in ((found.send, False), (found.sync, False), (found.killed[:10], True))
         for index, candidate in enumerate(group, start=1)
-    ]  # fmt: skip
+    ]
     return table([("trace", ""), ("took", "number"), ("trace id", ""), ("task id", "")], rows) if rows else None
 
 

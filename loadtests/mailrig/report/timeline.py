@@ -167,9 +167,7 @@ def phases(folder: RunFolder) -> tuple[Phase, ...]:
     ended = folder.run.get("ended_ns")
     last = max([ended if isinstance(ended, int) else 0, *(time_ns for time_ns, _ in begins)], default=0)
     ends = [time_ns for time_ns, _ in begins[1:]] + [last]
-    return tuple(
-        Phase(name=name, start_ns=start, end_ns=end) for (start, name), end in zip(begins, ends, strict=True)
-    )
+    return tuple(Phase(name=name, start_ns=start, end_ns=end) for (start, name), end in zip(begins, ends, strict=True))
 
 
 def axis(folder: RunFolder) -> Axis | None:

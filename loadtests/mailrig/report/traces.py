@@ -109,9 +109,7 @@ def _killed(folder: RunFolder) -> Iterator[Candidate]:
             job = ends.get(row["job_id"], {})
             created, finished = job.get("created_ns"), job.get("finished_ns")
             took = finished - created if isinstance(created, int) and isinstance(finished, int) else None
-            yield Candidate(
-                trace_id=row["trace_id"], what=words.task(row["name"]), took_ns=took, task_id=row["job_id"]
-            )
+            yield Candidate(trace_id=row["trace_id"], what=words.task(row["name"]), took_ns=took, task_id=row["job_id"])
 
 
 def tree(spans: Iterable[Row], trace_id: str) -> tuple[SpanRow, ...]:

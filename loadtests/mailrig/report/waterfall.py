@@ -121,10 +121,19 @@ def legend(rows: Sequence[SpanRow]) -> Markup:
     """The colours of the parts that appear."""
     used = {row.part for row in rows}
     parts = [
-        element("span", element("i", class_=f"chip p-{part}"), part, class_="legend-item") for part in PARTS if part in used
+        element("span", element("i", class_=f"chip p-{part}"), part, class_="legend-item")
+        for part in PARTS
+        if part in used
     ]
     waits = [element("span", element("i", class_="chip wait"), "waiting in the queue", class_="legend-item")]
-    made = [element("span", element("i", class_="chip is-synthesised"), "synthesised: its process was killed", class_="legend-item")]  # fmt: skip
+    made = [
+        element(
+            "span",
+            element("i", class_="chip is-synthesised"),
+            "synthesised: its process was killed",
+            class_="legend-item",
+        )
+    ]
     return element(
         "div",
         parts,

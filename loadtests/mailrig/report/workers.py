@@ -76,7 +76,10 @@ def groups(folder: RunFolder, axis: Axis) -> tuple[Group, ...]:
         main = max(bisect.bisect_right(starts, lane.start_ns) - 1, 0)
         children[main].append(lane)
         nodes[main] = node or nodes.get(main, "")
-    return tuple(_group(mains, main, nodes.get(main, ""), children[main], axis) for main in sorted({*children, *range(len(mains))}))  # fmt: skip
+    return tuple(
+        _group(mains, main, nodes.get(main, ""), children[main], axis)
+        for main in sorted({*children, *range(len(mains))})
+    )
 
 
 def _group(mains: list[Row], index: int, node: str, lanes: list[Lane], axis: Axis) -> Group:

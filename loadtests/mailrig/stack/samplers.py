@@ -19,7 +19,7 @@ import redis
 QUEUES: Final = ("sync", "send", "delete", "spam", "periodic")
 STEPS: Final = ("", "\x06\x162", "\x06\x165", "\x06\x167")
 #: An idle broker is written down this often, a change always.
-IDLE_EVERY_S: Final = 0.2
+IDLE_EVERY_S: Final = 0.05
 
 _SCRIPT: Final = """
 local now = redis.call('TIME')

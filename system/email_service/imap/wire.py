@@ -212,10 +212,9 @@ def errors(
     except MailServerError:
         raise
     except imaplib.IMAP4.abort as err:
-        # With something to hide, also the cause is: it holds the server's words as they came.
-        raise broken(f"{verb}: {readable(str(err), hidden=hidden)}", transient=True) from (None if hidden else err)
+        raise broken(f"{verb}: {_told(err, hidden)}", transient=True) from (None if hidden else err)
     except imaplib.IMAP4.error as err:
-        text = readable(str(err), hidden=hidden)
+        text = _told(err, hidden)
         # A greeting of BYE ends up here as well: too many connections.
         transient = _is_transient(text, otherwise=refused is ConnectError)
         raise refused(f"{verb}: {text}", transient=transient) from (None if hidden else err)
@@ -226,6 +225,14 @@ def errors(
     except ValueError as err:
         # Without its cause and text: a UnicodeError holds what it could not encode.
         raise broken(f"{verb}: a name or a reply that can't be read ({type(err).__name__})", transient=False) from None
+
+
+def _told(err: imaplib.IMAP4.error, hidden: Sequence[str]) -> str:
+    """What imaplib says; it quotes replies in Python's way, where a secret can't be found: those are left out."""
+    text = str(err)
+    if hidden and ("b'" in text or 'b"' in text):
+        return "the server answered with BAD, or with what is no reply"
+    return readable(text, hidden=hidden)
 
 
 def _is_transient(text: str, *, otherwise: bool) -> bool:

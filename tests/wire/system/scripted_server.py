@@ -3,7 +3,7 @@
 A script is a list of steps, played in order over one connection:
 
     "S: text"     send a line; TAG at its beginning is the tag of the client's last command (IMAP)
-    "C: pattern"  the client's next line must match; * stands for anything
+    "C: pattern"  the client's next line must match; * stands for anything, [*] for itself
     "DATA"        read a message up to its final dot, still stuffed
     "TLS"         go on encrypted
     "DROP"        break off
@@ -22,6 +22,7 @@ import threading
 
 #: How long the other side may take, seconds.
 DEADLINE_S = 10.0
+_STAR = re.compile(r"(?<!\[)\*(?!\])")
 
 
 class ScriptedServer:
@@ -96,11 +97,16 @@ class ScriptedServer:
         else:
             line = stream.readline().removesuffix(b"\r\n")
             self.lines.append(line)
-            self._tag = line.partition(b" ")[0]
-            pattern = ".*".join(map(re.escape, step.removeprefix("C: ").split("*")))
-            assert re.fullmatch(pattern.encode(), line, re.DOTALL | re.IGNORECASE), (
-                f"step {number}: the client said {line!r}"
-            )
+            # The line that continues a command has no tag of its own.
+            if b" " in line:
+                self._tag = line.partition(b" ")[0]
+            pattern = _pattern(step.removeprefix("C: "))
+            assert re.fullmatch(pattern, line, re.DOTALL | re.IGNORECASE), f"step {number}: the client said {line!r}"
+
+
+def _pattern(text):
+    starred = (re.escape(part).replace(re.escape("[*]"), re.escape("*")) for part in _STAR.split(text))
+    return ".*".join(starred).encode()
 
 
 def _until_final_dot(stream):

@@ -1,0 +1,55 @@
+"""The report of a run: terminal, Markdown, JUnit, and one page that opens anywhere.
+
+Rule 1: it shows what is there and never judges; ``verdict.json`` is the judge's word.
+Rule 2: it works from the run's folder alone, and half a folder gives half a report, never a crash.
+Rule 3: all that came from outside (addresses, names, error texts) is text wherever it is shown, never markup.
+
+    folder      the run's files, read with patience      plot        the frame and the shapes of a chart
+    timeline    phases, marks and requests in time       charts      rates, latencies, queues, memory
+    workers     which process ran what                   lanes       rows over time
+    traces      traces as trees                          waterfall   a trace as a table
+    figures     outcomes, healings, tenants              tables      all other tables
+    words       how values are written                   markup      HTML that escapes by itself
+    page        report.html                              text, terminal
+
+Callers: runner and cli.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mailrig.report import page, terminal, text, timeline
+from mailrig.report.folder import load_folder
+from mailrig.store import Run
+
+__all__ = ["terminal_verdict", "terminal_waterfall", "write_reports"]
+
+
+def write_reports(run_dir: Path) -> list[Path]:
+    """Write junit.xml, report.md and report.html beside the evidence; each appears whole or not at all."""
+    folder, run = load_folder(run_dir), Run(path=run_dir)
+    asked, axis = timeline.requests(folder), timeline.axis(folder)
+    return [
+        run.write_text("junit.xml", text.junit(folder.verdict)),
+        run.write_text("report.md", text.markdown(folder, asked, axis)),
+        run.write_text("report.html", page.render(folder)),
+    ]
+
+
+def terminal_verdict(verdict: Mapping[str, Any], *, width: int, color: bool, report: Path | None = None) -> str:
+    """A table of all gates, the cases of those that did not pass, the verdict, and the report's path if given."""
+    return terminal.verdict_text(verdict, width=width, color=color, report=report)
+
+
+def terminal_waterfall(run_dir: Path, trace_id: str | None, *, width: int, color: bool) -> str:
+    """A trace drawn as a tree with bars; without an id a list of the traces worth a look, and the slowest send.
+
+    ``trace_id`` may be the beginning of an id, or a task's id.
+
+    Raises:
+        RigError: there is no such trace; names the nearest ones.
+    """
+    return terminal.waterfall_text(run_dir, trace_id, width=width, color=color)
