@@ -111,9 +111,15 @@ _SUBJECTS: Final = (
     "Password changed on a new device",
     "Weekend plans?",
 )
-_WORDS: Final = tuple(
-    ["the", "of", "and", "to", "in", "that", "is", "for", "on", "with", "as", "was", "by", "be", "at", "from", "this", "are", "or", "an", "which", "but", "not", "have", "one", "all", "their", "been", "more", "will", "about", "when", "would", "there", "time", "order", "team", "report", "meeting", "customer", "project", "change", "number", "price", "release", "service", "question", "answer", "library", "window", "garden", "river", "winter", "morning", "paper", "letter", "street", "market", "office", "review", "budget", "draft", "schedule", "quarter", "delivery"]
+# fmt: off
+_WORDS: Final = (
+    "the", "of", "and", "to", "in", "that", "is", "for", "on", "with", "as", "was", "by", "be", "at", "from", "this",
+    "are", "or", "an", "which", "but", "not", "have", "one", "all", "their", "been", "more", "will", "about", "when",
+    "would", "there", "time", "order", "team", "report", "meeting", "customer", "project", "change", "number", "price",
+    "release", "service", "question", "answer", "library", "window", "garden", "river", "winter", "morning", "paper",
+    "letter", "street", "market", "office", "review", "budget", "draft", "schedule", "delivery",
 )
+# fmt: on
 #: As quoted-printable (RFC 2045 section 6.7), so that some mail needs decoding.
 _QP_WORDS: Final = (
     *_WORDS[:52],
@@ -419,19 +425,19 @@ class Folder:
         self._changed = changed
         self._ranges: list[tuple[range, int, str]] = []
         self._own: dict[int, Mail] = {}
+        self._gone: set[int] = set()
         self._flags: dict[int, frozenset[str]] = {}
         self._flagged_at: dict[int, int] = {}
 
-    def __contains__(self, uid: int) -> bool:
-        return uid in self._own or uid in self._flags
-
     def mail(self, uid: int) -> Mail | None:
         """The message, or None once it is expunged."""
-        if uid not in self._flags:
+        if uid in self._gone:
             return None
         if uid in self._own:
             return self._own[uid]
-        seed, profile = next((seed, profile) for uids, seed, profile in self._ranges if uid in uids)
+        seed, profile = next(((seed, profile) for uids, seed, profile in self._ranges if uid in uids), (0, ""))
+        if not profile:
+            return None
         return Seeded(seed=seed, address=self.address, folder=self.name, uid=uid, profile=profile)
 
     def flags(self, uid: int) -> frozenset[str]:
@@ -440,7 +446,7 @@ class Folder:
 
     def set_flags(self, uid: int, flags: frozenset[str]) -> None:
         """Replace the flags of a message that may have been expunged meanwhile."""
-        if uid in self._flags and self._flags[uid] != flags:
+        if self.mail(uid) is not None and self.flags(uid) != flags:
             self._flags[uid] = flags
             self._touch()
             self._flagged_at[uid] = self.version
@@ -465,19 +471,18 @@ class Folder:
         self.uidnext += count
         self.uids.extend(uids)
         self._ranges.append((uids, seed, profile))
-        self._flags.update(dict.fromkeys(uids, frozenset()))
         self._touch()
         return uids
 
     def expunge(self, uids: Iterable[int]) -> None:
         """Remove messages for good."""
-        gone = {uid for uid in uids if uid in self._flags}
+        gone = {uid for uid in uids if self.mail(uid) is not None}
         if not gone:
             return
         for uid in gone:
-            del self._flags[uid]
-            self._own.pop(uid, None)
-            self._flagged_at.pop(uid, None)
+            for held in (self._own, self._flags, self._flagged_at):
+                held.pop(uid, None)
+        self._gone |= gone
         self.uids = [uid for uid in self.uids if uid not in gone]
         self._touch()
 
@@ -522,8 +527,8 @@ class MailStore:
 
     def add_user(self, address: str, password: str) -> Account:
         """Make the user with the standard folders; for one who exists, set the password."""
-        if not re.fullmatch(r"[^\s@\x00-\x1f]+@[^\s@\x00-\x1f]+", address):
-            raise MailboxError(f"{address!r} is not an address; allowed: local-part@domain")
+        if not re.fullmatch(r"[!-?A-~]+@[!-?A-~]+", address):
+            raise MailboxError(f"{address!r} is not an address; allowed: local-part@domain in ASCII")
         account = self._accounts.setdefault(address.lower(), Account(address=address.lower(), password=password))
         account.password = password
         for name in STANDARD_FOLDERS:

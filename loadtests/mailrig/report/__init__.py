@@ -10,7 +10,9 @@ Rule 3: all that came from outside (addresses, names, error texts) is text where
     traces      traces as trees                          waterfall   a trace as a table
     figures     outcomes, healings, tenants              tables      all other tables
     words       how values are written                   markup      HTML that escapes by itself
-    page        report.html                              text, terminal
+    view        what all of them see                     headline    the top of the page
+    page        report.html                              text        junit.xml and report.md
+    terminal    the same for a terminal
 
 Callers: runner and cli.
 """
@@ -21,8 +23,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mailrig.report import page, terminal, text, timeline
+from mailrig.report import page, terminal, text
 from mailrig.report.folder import load_folder
+from mailrig.report.view import view
 from mailrig.store import Run
 
 __all__ = ["terminal_verdict", "terminal_waterfall", "write_reports"]
@@ -30,12 +33,11 @@ __all__ = ["terminal_verdict", "terminal_waterfall", "write_reports"]
 
 def write_reports(run_dir: Path) -> list[Path]:
     """Write junit.xml, report.md and report.html beside the evidence; each appears whole or not at all."""
-    folder, run = load_folder(run_dir), Run(path=run_dir)
-    asked, axis = timeline.requests(folder), timeline.axis(folder)
+    seen, run = view(load_folder(run_dir)), Run(path=run_dir)
     return [
-        run.write_text("junit.xml", text.junit(folder.verdict)),
-        run.write_text("report.md", text.markdown(folder, asked, axis)),
-        run.write_text("report.html", page.render(folder)),
+        run.write_text("junit.xml", text.junit(seen.folder.verdict)),
+        run.write_text("report.md", text.markdown(seen)),
+        run.write_text("report.html", page.render(seen)),
     ]
 
 

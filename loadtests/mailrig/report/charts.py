@@ -8,6 +8,7 @@ slowest of each bin and task is a dot.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
@@ -313,9 +314,15 @@ def _stack(axis: Axis, scale: Scale, samples: Sequence[_Sample]) -> Markup:
             (time_ns, base + sum(sizes.get(key, 0) for key in part))
             for (time_ns, base), (_, sizes) in zip(lower, samples, strict=True)
         ]
-        areas.append(polygon(axis, scale, lower, upper, f"area-solid {_shade(keys, part[0])}"))
+        areas.append(polygon(axis, scale, _stairs(lower), _stairs(upper), f"area-solid {_shade(keys, part[0])}"))
         lower = upper
     return stretched(scale.height_px, areas)
+
+
+def _stairs(points: Sequence[Point]) -> list[Point]:
+    """A sample holds until the next: a line between two would show processes that were never there."""
+    held = [((time_ns, value), (after, value)) for (time_ns, value), (after, _) in itertools.pairwise(points)]
+    return [point for both in held for point in both] + list(points[-1:])
 
 
 def memory_process(folder: RunFolder, backdrop: Backdrop) -> Chart | None:
@@ -332,7 +339,6 @@ def memory_process(folder: RunFolder, backdrop: Backdrop) -> Chart | None:
             colour=_shade(keys, key),
             points=tuple((t, sizes[key]) for t, sizes in samples if key in sizes),
             unit="MiB",
-            step=False,
         )
         for key in drawn
     ]

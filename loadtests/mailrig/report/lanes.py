@@ -162,7 +162,7 @@ def _head(axis: Axis, group: Group, top: int) -> Markup:
     life = box(axis, group.start_ns, group.end_ns, middle - 2, 4, class_="life-main", tip=tip)
     shapes: list[Markup] = [row_label(name, middle, class_="row-label is-main"), life]
     if axis.start_ns < group.start_ns:
-        shapes.append(_flag(axis, group.start_ns, middle, "started again", "flag"))
+        shapes.append(_flag(axis, group.start_ns, middle, "started again", "flag", left=True))
     if group.reason == KILLED:
         shapes.append(_flag(axis, group.end_ns, middle, "main process killed", "flag is-killed"))
     return element("g", shapes)
@@ -195,10 +195,10 @@ def _kills(axis: Axis, lane: Lane, middle: float) -> Iterable[Markup]:
             yield _flag(axis, bar.end_ns, middle, "killed", "flag is-killed")
 
 
-def _flag(axis: Axis, time_ns: int, middle: float, text: str, class_: str) -> Markup:
-    """A word beside an instant, on the side where there is room."""
+def _flag(axis: Axis, time_ns: int, middle: float, text: str, class_: str, *, left: bool = False) -> Markup:
+    """A word beside an instant, right of it unless there is no room or ``left`` is asked for."""
     x = axis.percent(time_ns)
-    right = x <= _RIGHT_PERCENT
+    right = x <= _RIGHT_PERCENT and not (left and x > 100 - _RIGHT_PERCENT)
     return element(
         "text",
         text,

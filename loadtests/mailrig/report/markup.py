@@ -15,7 +15,6 @@ from mailrig.report.words import clean
 #: HTML elements without an end tag, and SVG shapes that are written without one.
 _VOID: Final = frozenset({"meta", "link", "br"})
 _SHAPES: Final = frozenset({"rect", "line", "circle", "path"})
-_EVERY_CHAR: Final = 4000
 
 
 class Markup(str):
@@ -29,7 +28,7 @@ Child: TypeAlias = str | int | Iterable["Child"] | None
 
 def escape(text: object) -> Markup:
     """Text as markup, harmless also inside quotes."""
-    return Markup(html.escape(clean(text, limit=_EVERY_CHAR), quote=True))
+    return Markup(html.escape(clean(text, limit=None), quote=True))
 
 
 def element(name: str, /, *children: Child, **attributes: str | float | bool | None) -> Markup:

@@ -42,7 +42,10 @@
     return low ? series.y[low - 1] : undefined;
   }
 
+  // A line through all charts at the same time; a share below zero takes it away.
   function point(share) {
+    document.body.classList.toggle("has-cursor", share >= 0);
+    if (share < 0) return;
     for (const plot of plots) {
       const cursor = plot.querySelector(".cursor");
       cursor.setAttribute("x1", `${share * 100}%`);
@@ -63,7 +66,7 @@
     const plot = event.target.closest("svg.plot");
     const marked = event.target.closest("[data-tip]");
     let text = marked ? marked.getAttribute("data-tip") : "";
-    let share = -0.1;
+    let share = -1;
     if (plot) {
       // Labels overflow the image, so its box is the plot itself.
       const box = plot.getBoundingClientRect();
@@ -80,7 +83,7 @@
     else tip.hidden = true;
   });
   document.documentElement.addEventListener("pointerleave", () => {
-    point(-0.1);
+    point(-1);
     tip.hidden = true;
   });
   addEventListener("beforeprint", () => {

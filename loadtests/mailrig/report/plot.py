@@ -69,7 +69,7 @@ def logarithmic(values_ns: Iterable[float], height_px: int) -> Scale:
     high = min((power for power in powers if power >= max(sizes) and power > low), default=powers[-1])
     inside = [power for power in powers if low <= power <= high]
     # Too many for the height: whole powers of ten only.
-    chosen = inside if len(inside) * 22 <= height_px else [p for p in inside if math.log10(p) % 1 < 1e-9]  # noqa: PLR2004  # 22 px a label, and floats
+    chosen = inside if len(inside) * 16 <= height_px else [p for p in inside if math.log10(p) % 1 < 1e-9]  # noqa: PLR2004  # 16 px a label, and floats
     return Scale(height_px=height_px, low=low, high=high, ticks=tuple((p, _power(p)) for p in chosen), log=True)
 
 
@@ -155,7 +155,7 @@ class Chart:
             element("desc", self.description, id=description),
             self.shapes,
             _time_axis(axis, self.height_px),
-            element("line", class_="cursor", x1="-10%", x2="-10%", y1=0, y2=self.height_px),
+            element("line", class_="cursor", x1=0, x2=0, y1=0, y2=self.height_px),
             class_="plot",
             role="img",
             aria_labelledby=f"{title} {description}",

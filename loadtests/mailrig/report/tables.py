@@ -194,14 +194,18 @@ def nemesis(folder: RunFolder, axis: Axis | None) -> Markup | None:
     if not found:
         return None
     rows = [[injury.action, injury.at, injury.detail, injury.healed] for injury in found]
-    return table([("action", ""), ("when", "number"), ("what", ""), ("healed", "")], rows)
+    listed = table([("action", ""), ("when", "number"), ("what", ""), ("healed", "")], rows)
+    return join([element("h3", "Nemesis"), listed])
 
 
 def faults(folder: RunFolder, marks: Sequence[Mark], axis: Axis | None) -> Markup | None:
     """Faults of the mail servers."""
     found = figures.faults(folder, marks, axis)
-    rows = [[fault.name, fault.rule, f"{fault.fired:,}", fault.when] for fault in found]
-    return table([("fault", ""), ("rule", ""), ("fired", "number"), ("from – to", "number")], rows) if rows else None  # noqa: RUF001  # an en dash
+    rows = [[fault.name, f"{fault.fired:,}", fault.when, fault.rule] for fault in found]
+    if not rows:
+        return None
+    listed = table([("fault", ""), ("fired", "number"), ("when", "number"), ("rule", "")], rows)
+    return join([element("h3", "Faults of the mail servers"), listed])
 
 
 def tenants(folder: RunFolder, asked: Sequence[Request]) -> Markup | None:
@@ -232,7 +236,11 @@ def slowest(found: Candidates) -> Markup | None:
         for group, killed in ((found.send, False), (found.sync, False), (found.killed[:10], True))
         for index, candidate in enumerate(group, start=1)
     ]
-    return table([("trace", ""), ("took", "number"), ("trace id", ""), ("task id", "")], rows) if rows else None
+    if not rows:
+        return None
+    note = element("span", "mailrig trace RUN ID draws one in the terminal", class_="chart-note")
+    listed = table([("trace", ""), ("took", "number"), ("trace id", ""), ("task id", "")], rows)
+    return join([element("h3", "Worth a look ", note), listed])
 
 
 def _what(candidate: Candidate, index: int, *, killed: bool) -> str:

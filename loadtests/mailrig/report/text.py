@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 from xml.etree import ElementTree as ET
 
 from mailrig.report import figures, words
-from mailrig.report.folder import RunFolder
 from mailrig.report.tables import details, ordered
-from mailrig.report.timeline import Axis, Request
+from mailrig.report.view import DAMAGE, View
 
 #: What becomes of a testcase; a pass has no child. A warning is no failure, and must not look like a pass either.
 _ELEMENTS: Final = {"fail": "failure", "warn": "skipped", "invalid": "error", "unknown": "error"}
@@ -91,25 +90,23 @@ def _case(suite: str, gate: Mapping[str, Any]) -> ET.Element:
 # --- Markdown ---------------------------------------------------------------------------------------------------------
 
 
-def markdown(folder: RunFolder, asked: Sequence[Request], axis: Axis | None) -> str:
+def markdown(run: View) -> str:
     """The verdict, its gates, what was wrong with them, and what became of the work."""
-    verdict = folder.verdict
-    return "\n".join(
-        [
-            f"# {_cell(words.clean(verdict.get('verdict', 'not judged')).upper())}: {_cell(verdict.get('scenario') or folder.run.get('scenario', 'run'))}",
-            "",
-            *_facts(folder),
-            "",
-            *_gates(verdict),
-            *_cases(verdict),
-            *_tasks(folder),
-            *_tenants(folder, asked),
-            *_nemesis(folder, axis),
-            *_problems(folder),
-            "Charts, worker lanes and waterfalls are in [report.html](report.html).",
-            "",
-        ]
-    )
+    verdict = run.folder.verdict
+    word = words.clean(verdict.get("verdict", "not judged")).upper()
+    parts = [
+        [f"# {_cell(word)}: {_cell(verdict.get('scenario') or run.folder.run.get('scenario', 'run'))}", ""],
+        *(_guarded(part, run) for part in (_facts, _gates, _cases, _tasks, _tenants, _nemesis, _problems)),
+        ["Charts, worker lanes and waterfalls are in [report.html](report.html).", ""],
+    ]
+    return "\n".join(line for part in parts for line in part)
+
+
+def _guarded(part: Callable[[View], list[str]], run: View) -> list[str]:
+    try:
+        return part(run)
+    except DAMAGE as err:
+        return [f"{part.__name__[1:]} can't be made out: {_cell(type(err).__name__)}: {_cell(err)}", ""]
 
 
 def _cell(text: object) -> str:
@@ -127,8 +124,8 @@ def _line(cells: Sequence[str], *, raw: bool = False) -> str:
     return f"| {' | '.join(cells if raw else [_cell(cell) for cell in cells])} |"
 
 
-def _facts(folder: RunFolder) -> list[str]:
-    verdict, run = folder.verdict, folder.run
+def _facts(view: View) -> list[str]:
+    verdict, run = view.folder.verdict, view.folder.run
     started, took = verdict.get("started_ns") or run.get("started_ns"), verdict.get("duration_s")
     facts = {
         "seed": verdict.get("seed", run.get("seed", words.NOTHING)),
@@ -137,11 +134,11 @@ def _facts(folder: RunFolder) -> list[str]:
         "began": words.moment(started if isinstance(started, int) else None),
         "judged time": words.duration(took * 1e9 if isinstance(took, int | float) else None),
     }
-    return [f"- {key}: {_cell(value)}" for key, value in facts.items()]
+    return [*(f"- {key}: {_cell(value)}" for key, value in facts.items()), ""]
 
 
-def _gates(verdict: Mapping[str, Any]) -> list[str]:
-    listed = ordered(verdict)
+def _gates(run: View) -> list[str]:
+    listed = ordered(run.folder.verdict)
     if not listed:
         return ["No gates: the run was never judged.", ""]
     rows = [
@@ -156,13 +153,13 @@ def _gates(verdict: Mapping[str, Any]) -> list[str]:
     return _table(("gate", "allowed", "observed", "verdict"), "llrl", rows)
 
 
-def _cases(verdict: Mapping[str, Any]) -> list[str]:
-    bad = [gate for gate in ordered(verdict) if gate.get("verdict") != "pass"]
+def _cases(run: View) -> list[str]:
+    bad = [gate for gate in ordered(run.folder.verdict) if gate.get("verdict") != "pass"]
     found = [f"- {_cell(gate.get('id'))}: {_cell(line)}" for gate in bad for line in details(gate)]
     return ["## Cases", "", *found, ""] if found else []
 
 
-def _tasks(folder: RunFolder) -> list[str]:
+def _tasks(run: View) -> list[str]:
     rows = [
         (
             t.name,
@@ -174,7 +171,7 @@ def _tasks(folder: RunFolder) -> list[str]:
             *_pair(t.queue_ns),
             *_pair(t.run_ns),
         )
-        for t in figures.tasks(folder)
+        for t in figures.tasks(run.folder)
     ]
     head = (
         "task",
@@ -198,20 +195,21 @@ def _pair(values: tuple[float, float] | None) -> tuple[str, str]:
     return (words.duration(values[0]), words.duration(values[1])) if values else (words.NOTHING, words.NOTHING)
 
 
-def _tenants(folder: RunFolder, asked: Sequence[Request]) -> list[str]:
-    rows = [(t.name, t.requests, t.accepted, t.settled, *_pair(t.e2e_ns)) for t in figures.tenants(folder, asked)]
+def _tenants(run: View) -> list[str]:
+    rows = [
+        (t.name, t.requests, t.accepted, t.settled, *_pair(t.e2e_ns)) for t in figures.tenants(run.folder, run.asked)
+    ]
     head = ("tenant", "requests", "accepted", "settled", "settle p50", "settle p95")
     return ["## Tenants", "", *_table(head, "lrrrrr", rows)] if rows else []
 
 
-def _nemesis(folder: RunFolder, axis: Axis | None) -> list[str]:
-    rows = [(injury.action, injury.at, injury.detail, injury.healed) for injury in figures.injuries(folder, axis)]
+def _nemesis(run: View) -> list[str]:
+    rows = [
+        (injury.action, injury.at, injury.detail, injury.healed) for injury in figures.injuries(run.folder, run.axis)
+    ]
     return ["## Nemesis", "", *_table(("action", "when", "what", "healed"), "lrll", rows)] if rows else []
 
 
-def _problems(folder: RunFolder) -> list[str]:
-    return (
-        ["## Problems with the files", "", *(f"- {_cell(problem)}" for problem in folder.problems), ""]
-        if folder.problems
-        else []
-    )
+def _problems(run: View) -> list[str]:
+    listed = [f"- {_cell(problem)}" for problem in run.problems]
+    return ["## Problems with the run's files", "", *listed, ""] if listed else []

@@ -22,10 +22,10 @@ _UNPRINTABLE: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufff
 _TEXT_CHARS_MAX: Final = 400
 
 
-def clean(text: object, *, limit: int = _TEXT_CHARS_MAX) -> str:
-    """Text that may be printed anywhere: unprintable characters are replaced, too long an end is cut."""
+def clean(text: object, *, limit: int | None = _TEXT_CHARS_MAX) -> str:
+    """Text that may be printed anywhere: unprintable characters are replaced, an end beyond ``limit`` is cut."""
     line = _UNPRINTABLE.sub("\ufffd", str(text))
-    return line if len(line) <= limit else line[: limit - 1] + "…"
+    return line if limit is None or len(line) <= limit else line[: limit - 1] + "…"
 
 
 def duration(nanoseconds: float | None) -> str:
@@ -33,7 +33,7 @@ def duration(nanoseconds: float | None) -> str:
     if nanoseconds is None:
         return NOTHING
     size = abs(nanoseconds)
-    if size < 10 * _MS:
+    if size < 10 * _MS and size:
         return f"{nanoseconds / _MS:.2f} ms"
     if size < _S:
         return f"{nanoseconds / _MS:.0f} ms"

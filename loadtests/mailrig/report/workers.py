@@ -8,13 +8,13 @@ from __future__ import annotations
 import bisect
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from mailrig.report import words
 from mailrig.report.folder import Row, RunFolder
-from mailrig.report.timeline import Axis
+from mailrig.report.timeline import Axis, Mark
 
 KILLED: Final = "killed"
 _WORKER: Final = "worker"
@@ -97,19 +97,20 @@ def _group(mains: list[Row], index: int, node: str, lanes: list[Lane], axis: Axi
 
 def _lanes(folder: RunFolder, axis: Axis) -> Iterable[tuple[Lane, str]]:
     """Lanes with the node that each belongs to; a process that was only seen has no node."""
-    seen, ran = _seen(folder), defaultdict[tuple[int, int], list[Row]](list)
+    seen, deaths, ran = _seen(folder), _deaths(folder), defaultdict[tuple[int, int], list[Row]](list)
     for row in folder.executions:
         ran[row["pid"], row.get("process_start_ns") or 0].append(row)
     last_sample = max((end for _, end in seen.values()), default=0)
     for (pid, born), rows in ran.items():
         rows.sort(key=lambda row: row["started_ns"])
-        bars = tuple(_bars(rows, seen, _kills(folder)))
+        bars = tuple(_bars(rows, seen.get(pid, (0, 0))[1], deaths))
         first, last = seen.get(pid, (bars[0].start_ns, 0))
-        end = max(last, bars[-1].end_ns)
-        alive = last >= last_sample > 0 and not any(bar.outcome == KILLED for bar in bars)
-        start = min(born or first, bars[0].start_ns)
-        lane = Lane(pid=pid, start_ns=start, end_ns=axis.end_ns if alive else end, bars=bars)
-        yield lane, words.clean(rows[0].get("node") or "")
+        alive = last >= last_sample > 0 and bars[-1].outcome != KILLED
+        end = axis.end_ns if alive else bars[-1].end_ns if bars[-1].outcome == KILLED else max(last, bars[-1].end_ns)
+        yield (
+            Lane(pid=pid, start_ns=min(born or first, bars[0].start_ns), end_ns=end, bars=bars),
+            words.clean(rows[0].get("node") or ""),
+        )
     for pid in seen.keys() - {pid for pid, _ in ran}:
         first, last = seen[pid]
         yield Lane(pid=pid, start_ns=first, end_ns=axis.end_ns if last >= last_sample else last, bars=()), ""
@@ -126,31 +127,55 @@ def _seen(folder: RunFolder) -> dict[int, tuple[int, int]]:
     return seen
 
 
-def _kills(folder: RunFolder) -> dict[int, int]:
-    """When the nemesis killed a process."""
-    return {
-        op["value"]["pid"]: op["time_ns"]
+def kills(folder: RunFolder, axis: Axis) -> tuple[Mark, ...]:
+    """A mark for each execution that died at work, whoever killed it."""
+    return tuple(
+        Mark(time_ns=bar.end_ns, kind="death", label="execution killed", detail=bar.detail)
+        for lane, _ in _lanes(folder, axis)
+        for bar in lane.bars
+        if bar.outcome == KILLED
+    )
+
+
+def _deaths(folder: RunFolder) -> list[tuple[int, int | None]]:
+    """(when, pid) of each kill that somebody saw; a main process that dies takes its children along: None is any."""
+    kills = [
+        (op["time_ns"], op["value"].get("pid") if op["f"] == "kill-child" else None)
         for op in folder.history
-        if op["f"].startswith("kill") and op["type"] == "ok" and "pid" in op["value"]
-    }
+        if op["f"] in {"kill-child", "kill-parent"} and op["type"] == "ok"
+    ]
+    ends = [
+        (row["ended_ns"], None)
+        for row in folder.processes
+        if row["kind"] == _WORKER and row.get("ended_ns") and row.get("reason") == KILLED
+    ]
+    return sorted([*kills, *ends], key=lambda death: death[0])
 
 
-def _bars(rows: list[Row], seen: Mapping[int, tuple[int, int]], kills: Mapping[int, int]) -> Iterable[Bar]:
+def _bars(rows: list[Row], last_seen_ns: int, deaths: list[tuple[int, int | None]]) -> Iterable[Bar]:
     for row, following in itertools.zip_longest(rows, rows[1:]):
-        ended = row.get("ended_ns")
-        alive = kills.get(row["pid"]) or seen.get(row["pid"], (0, 0))[1]
-        end = max(row["started_ns"], alive) if ended is None else ended
+        ended, start = row.get("ended_ns"), row["started_ns"]
+        end = _last_alive(row, last_seen_ns, deaths) if ended is None else ended
         # A process runs one execution at a time.
         end = min(end, following["started_ns"]) if ended is None and following else end
         outcome = str(row.get("outcome") or "open")
         yield Bar(
-            start_ns=row["started_ns"],
+            start_ns=start,
             end_ns=end,
             ended=ended is not None,
             queue=row["queue"],
             outcome=outcome,
             detail=_detail(row, outcome, end),
         )
+
+
+def _last_alive(row: Row, last_seen_ns: int, deaths: list[tuple[int, int | None]]) -> int:
+    """The kill itself if somebody saw it, else the last sample that has the process, else the start."""
+    start: int = row["started_ns"]
+    kills = [
+        time_ns for time_ns, pid in deaths if time_ns > start and time_ns >= last_seen_ns and pid in {None, row["pid"]}
+    ]
+    return kills[0] if kills else max(start, last_seen_ns)
 
 
 def _detail(row: Row, outcome: str, end: int) -> str:

@@ -1,0 +1,64 @@
+"""OpenTelemetry and logging per process kind, and our own instrumentation of Celery.
+
+Rule 1: a provider is built in the process that uses it, at its first span; a child never writes to its parent's file.
+Rule 2: every finished span is on disk before the next line of code runs, so a SIGKILL loses the open ones only, and
+those are made again from their execution rows.
+Rule 3: what an exception says never leaves the process: spans carry ``error.type``, not messages.
+
+provider    this process's provider: configure, shutdown, tracer
+spanfile    spans as lines of OTLP JSON
+context     ids and traceparents
+messaging   send, process and settle spans; a worker's signals
+borrowed    Flask, SQLAlchemy, Redis
+logs        JSON or text on stderr
+memory      PSS
+"""
+
+from email_service.telemetry.borrowed import instrument_flask, instrument_redis, instrument_sqlalchemy, quiet
+from email_service.telemetry.context import (
+    current_traceparent,
+    new_span_id,
+    new_trace_id,
+    parse_traceparent,
+    tenant_hash,
+    traceparent,
+)
+from email_service.telemetry.logs import log_context
+from email_service.telemetry.memory import pss_bytes
+from email_service.telemetry.messaging import (
+    connect_worker_signals,
+    fail,
+    process_span,
+    publish_span,
+    received,
+    set_outcome,
+    settle_span,
+)
+from email_service.telemetry.provider import configure, shutdown, tracer
+from email_service.telemetry.spanfile import SpanFile
+
+__all__ = [
+    "SpanFile",
+    "configure",
+    "connect_worker_signals",
+    "current_traceparent",
+    "fail",
+    "instrument_flask",
+    "instrument_redis",
+    "instrument_sqlalchemy",
+    "log_context",
+    "new_span_id",
+    "new_trace_id",
+    "parse_traceparent",
+    "process_span",
+    "pss_bytes",
+    "publish_span",
+    "quiet",
+    "received",
+    "set_outcome",
+    "settle_span",
+    "shutdown",
+    "tenant_hash",
+    "traceparent",
+    "tracer",
+]
