@@ -217,7 +217,7 @@ class ImapSession:
 
     def _gone(self, folder: Folder) -> list[bytes]:
         """EXPUNGE for each message that is no more, highest number first, so that the others keep theirs."""
-        gone = [position for position, uid in enumerate(self._uids) if uid not in folder]
+        gone = [position for position, uid in enumerate(self._uids) if folder.mail(uid) is None]
         for position in reversed(gone):
             del self._uids[position]
         return [b"* %d EXPUNGE\r\n" % (position + 1) for position in reversed(gone)]
@@ -322,6 +322,7 @@ class ImapSession:
         self._folder, self._read_only, self.state = folder, read_only, SELECTED
         self._uids, self._version = list(folder.uids), folder.version
         flags = " ".join(_SYSTEM_FLAGS)
+        kept = "" if read_only else flags + " \\*"
         unseen = next((i for i, uid in enumerate(self._uids, 1) if SEEN not in folder.flags(uid)), None)
         lines = [
             f"* FLAGS ({flags})",
@@ -330,7 +331,7 @@ class ImapSession:
             *([f"* OK [UNSEEN {unseen}] first unseen message"] if unseen else []),
             f"* OK [UIDVALIDITY {folder.uidvalidity}] UIDs are valid",
             f"* OK [UIDNEXT {folder.uidnext}] next UID",
-            f"* OK [PERMANENTFLAGS ({'' if read_only else flags + ' \\*'})] flags that are kept",
+            f"* OK [PERMANENTFLAGS ({kept})] flags that are kept",
         ]
         yield "".join(f"{line}\r\n" for line in lines).encode()
         mode = "READ-ONLY" if read_only else "READ-WRITE"
