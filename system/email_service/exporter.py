@@ -209,7 +209,7 @@ def live_inputs(database: Database, broker_url: str, host: str) -> Inputs:
         waiting=lambda: rows(_WAITING),
         ready=lambda: ready_messages(client),
         unacked=lambda: int(client.hlen("unacked")),  # type: ignore[arg-type]  # redis-py types both of its worlds
-        workers=lambda: {k.decode(): json.loads(v) for k, v in client.hgetall(WORKERS_KEY).items()},  # type: ignore[union-attr]
+        workers=lambda: {k.decode(): json.loads(v) for k, v in client.hgetall(WORKERS_KEY).items()},
         memory=lambda facts, pid: memory_of(pid) if facts["host"] == host else {},
     )
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import threading
-import time
 import urllib.error
 import urllib.request
 import uuid
@@ -19,6 +17,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 from sqlalchemy import text
+from waiting import until
 
 from email_service.config import database_url
 from email_service.migrations.runner import migrate
@@ -29,18 +28,6 @@ from mailrig.population import populate
 from mailrig.scenario import Population
 from mailrig.stack import Stack, StackOptions, parts
 from mailrig.stack.processes import Spawner, end
-
-#: How long a test waits for the system before it fails.
-DEADLINE_S = 30.0
-
-
-def until(condition, *, what, deadline_s=DEADLINE_S):
-    """The first true answer of ``condition``; a deadline, never a fixed sleep."""
-    deadline, tick = time.monotonic() + deadline_s, threading.Event()
-    while not (answer := condition()):
-        assert time.monotonic() < deadline, f"{what} did not happen within {deadline_s:g} s"
-        tick.wait(0.02)
-    return answer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -585,6 +585,7 @@ class ImapSession:
         if self._read_only:
             yield tag + b" NO the folder is read-only\r\n"
             return
+        up_to_date = self._version == self._here.version
         out = []
         for number, uid in messages:
             before = self._here.flags(uid)
@@ -593,7 +594,8 @@ class ImapSession:
             if not match[2]:
                 label = b"UID %d " % uid if by_uid else b""
                 out.append(b"* %d FETCH (%sFLAGS %s)\r\n" % (number, label, flag_list(self._here.flags(uid))))
-        # This client knows its own changes now; others' are told with the next command.
+        # This client knows its own changes; those of others are told with the next command that may.
+        self._version = self._here.version if up_to_date else self._version
         if out:
             yield b"".join(out)
         yield tag + b" OK STORE done\r\n"
