@@ -1,269 +1,416 @@
 """/metrics: the metrics that the architecture document promises, from one process with a normal registry.
 
 Rule 1: counters and histograms come from execution and job rows, by a cursor without gaps: exact, unsampled, and they
-survive the death of any worker. Rule 2: gauges are read when they are asked for. Rule 3: a source that is away takes
-its own metrics away and nothing else (``mail_exporter_up``).
+survive the death of any worker and of this process, which counts all rows again when it starts.
+Rule 2: gauges are read when they are asked for.
+Rule 3: a source that is away takes its own metrics away and nothing else (``mail_exporter_up``).
+
+Called by ``__main__``. Prometheus' own format and OpenMetrics, with a trace id as exemplar of each observation, are
+served by the same address: prometheus_client goes by the Accept header.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import socket
+import socketserver
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter as Tally
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
+import psutil
 import redis
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, make_wsgi_app
 from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 
-from email_service import policy, signals
+from email_service import policy, signals, telemetry
 from email_service.celery_app import WORKERS_KEY
-from email_service.errors import ConfigError, DatabaseError
+from email_service.errors import ConfigError, MailServiceError
 from email_service.tenancy import SYSTEM, Database
 
 _log = logging.getLogger(__name__)
 
 Row = Mapping[str, Any]
+#: Transaction id and row id of the last row that was counted.
 Cursor = tuple[str, str]
 #: Before the first row.
 START: Final[Cursor] = ("0", "00000000-0000-0000-0000-000000000000")
-#: Rows taken in at one scrape; a longer backlog is caught up with by the next ones.
+#: Rows taken in at once.
 PAGE: Final = 5000
+#: How long a statement may take before its source counts as away.
+STATEMENT_MS_MAX: Final = 5000
+#: Executions with a higher number share a label: a job that is killed over and over must not make series for ever.
+ATTEMPT_MAX: Final = 10
+#: Two readings of one process's start may differ by the clock's tick and by a correction of the boot time.
+START_TOLERANCE_S: Final = 2.0
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _RETRIES: Final = (0, 1, 2, 3, 4, 5)
+#: What says that a source is away, and not that we are wrong.
+_AWAY: Final = (MailServiceError, SQLAlchemyError, redis.RedisError, OSError)
+UP: Final = signals.Metric(
+    name="mail_exporter_up",
+    kind="gauge",
+    labels=("source",),
+    document="",
+    help="Whether a source of these metrics answered.",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Depth:
+    """Messages in the broker, by queue."""
+
+    #: Over all priority lists.
+    ready: Mapping[str, int]
+    #: Held by workers: taken and not yet acknowledged. A killed worker's stay here until they are given back.
+    unacked: Mapping[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Worker:
+    """A worker that runs."""
+
+    node: str
+    concurrency: int
+    started_s: float
+    #: Process (``main``, ``child-0``, ...) -> kind (rss, pss, uss) -> bytes; empty on another host.
+    memory: Mapping[str, Mapping[str, int]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """Where the figures come from; each may raise DatabaseError or redis.RedisError."""
+    """Where the figures come from; each may raise what ``_AWAY`` names."""
 
-    #: Ended executions, and settled jobs, behind a cursor; with the cursor behind the last one.
+    #: Ended executions behind a cursor, and the cursor behind the last one. The one that settled its job brings it.
     ended: Callable[[Cursor], tuple[Sequence[Row], Cursor]]
-    settled: Callable[[Cursor], tuple[Sequence[Row], Cursor]]
-    #: Rows of (node, name, count) of running executions; of (queue, count, oldest_s) of jobs that wait for a worker;
-    #: of (queue, count) of jobs that wait for their due time.
+    #: (node, name, count) of executions that run.
     running: Callable[[], Sequence[Row]]
-    queued: Callable[[], Sequence[Row]]
+    #: (queue, oldest_s): the oldest job that is due and that nobody has leased.
+    overdue: Callable[[], Sequence[Row]]
+    #: (queue, count) of jobs that wait for their due time.
     waiting: Callable[[], Sequence[Row]]
-    #: Messages per queue over all priority lists, and unacknowledged ones.
-    ready: Callable[[], Mapping[str, int]]
-    unacked: Callable[[], int]
-    #: Node -> facts of a running worker (see worker).
-    workers: Callable[[], Mapping[str, Row]]
-    #: Bytes by kind of a process of this host; empty when it is gone or elsewhere.
-    memory: Callable[[Row, int], Mapping[str, int]]
+    depth: Callable[[], Depth]
+    workers: Callable[[], Sequence[Worker]]
 
 
 class Exporter(Collector):
-    """Feeds a registry; ``registry`` is what is served."""
+    """Counts what has ended, and reads the rest when asked; ``registry`` is what is served."""
 
     def __init__(self, inputs: Inputs) -> None:
+        # They would say when this process started, not when counting did.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self._inputs = inputs
-        self._ended, self._settled = START, START
+        self._cursor = START
         self._lock = threading.Lock()
+        #: Source -> whether it answered the last time.
+        self._up: dict[str, bool] = {}
+        self._counted = {m.name: _instrument(m) for m in signals.METRICS if m.kind != "gauge"}
+        for rule in policy.TASKS.values():
+            # From zero on: a rate sees the first one only if there was something before it.
+            self._counted["mail_task_success"].labels(_short(rule.name), rule.queue)
+            self._counted["mail_task_retry"].labels(_short(rule.name), rule.queue)
         self.registry = CollectorRegistry()
-        self._up = Gauge("mail_exporter_up", "Whether a source answered.", ["source"], registry=self.registry)
-        self._metrics = {m.name: self._make(m) for m in signals.METRICS if m.kind != "gauge"}
         self.registry.register(self)
 
-    def _make(self, metric: signals.Metric) -> Any:
-        if metric.kind == "counter":
-            return Counter(metric.name, metric.help, metric.labels, registry=self.registry)
-        buckets = _RETRIES if metric.document == "task.retries" else _SECONDS
-        return Histogram(metric.name, metric.help, metric.labels, buckets=buckets, registry=self.registry)
-
-    def refresh(self) -> None:
-        """Take in what has ended since the last time."""
+    def refresh(self) -> int:
+        """Count what has ended since the last time; answers how many executions that were, at most ``PAGE``."""
         with self._lock:
             try:
-                rows, self._ended = self._inputs.ended(self._ended)
-                for row in rows:
-                    self._count_execution(row)
-                rows, self._settled = self._inputs.settled(self._settled)
-                for row in rows:
+                rows, self._cursor = self._inputs.ended(self._cursor)
+            except _AWAY as err:
+                self._note("database", err)
+                return 0
+            for row in rows:
+                self._count_execution(row)
+                if row["state"] is not None:
                     self._count_job(row)
-            except DatabaseError as err:
-                self._down("database", err)
+            return len(rows)
 
     def _count_execution(self, row: Row) -> None:
-        task, queue = _short(row["name"]), row["queue"]
-        exemplar = {"trace_id": row["trace_id"]} if row["trace_id"] else None
-        wait = self._metrics["mail_task_queue_time_seconds"].labels(queue, str(row["ordinal"]))
-        wait.observe(max(row["queue_s"], 0.0), exemplar)
+        task, queue, exemplar = _short(row["name"]), row["queue"], _exemplar(row)
+        attempt = str(row["ordinal"]) if row["ordinal"] <= ATTEMPT_MAX else f"over {ATTEMPT_MAX}"
+        waited = self._counted["mail_task_queue_time_seconds"].labels(queue, attempt)
+        waited.observe(max(row["queue_s"], 0.0), exemplar)
         if row["duration_s"] is not None:
-            duration = self._metrics["mail_task_duration_seconds"].labels(task, queue, row["outcome"])
-            duration.observe(max(row["duration_s"], 0.0), exemplar)
+            # Nobody saw the end of one that was killed.
+            ran = self._counted["mail_task_duration_seconds"].labels(task, queue, row["outcome"])
+            ran.observe(max(row["duration_s"], 0.0), exemplar)
         if row["outcome"] == "retry":
-            self._metrics["mail_task_retry"].labels(task, queue).inc()
+            self._counted["mail_task_retry"].labels(task, queue).inc(1, exemplar)
 
     def _count_job(self, row: Row) -> None:
-        task, queue = _short(row["name"]), row["queue"]
+        task, queue, exemplar = _short(row["name"]), row["queue"], _exemplar(row)
         if row["state"] == "succeeded":
-            self._metrics["mail_task_success"].labels(task, queue).inc()
+            self._counted["mail_task_success"].labels(task, queue).inc(1, exemplar)
         else:
-            self._metrics["mail_task_failure"].labels(task, queue, row["error_type"] or row["state"]).inc()
-        self._metrics["mail_task_retries"].labels(task, row["state"]).observe(row["failures"])
-        self._metrics["mail_task_worker_time_seconds"].labels(task).observe(max(row["worker_s"] or 0.0, 0.0))
+            error_type = row["error_type"] or row["state"]
+            self._counted["mail_task_failure"].labels(task, queue, error_type).inc(1, exemplar)
+        self._counted["mail_task_retries"].labels(task, row["state"]).observe(row["failures"], exemplar)
+        worked = self._counted["mail_task_worker_time_seconds"].labels(task)
+        worked.observe(max(row["worker_s"] or 0.0, 0.0), exemplar)
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        """The gauges, read now."""
-        gauges = {
-            m.name: GaugeMetricFamily(m.name, m.help, labels=m.labels) for m in signals.METRICS if m.kind == "gauge"
-        }
-        for source, read in (("database", self._read_rows), ("broker", self._read_broker)):
-            try:
-                read(gauges)
-                self._up.labels(source).set(1)
-            except (DatabaseError, redis.RedisError) as err:
-                self._down(source, err)
+    def collect(self) -> Iterator[Family]:
+        """Everything, the gauges read now."""
+        gauges = {m.name: _family(m) for m in (*signals.METRICS, UP) if m.kind == "gauge"}
+        with self._lock:
+            running = self._ask("database", lambda: self._read_rows(gauges))
+            self._ask("broker", lambda: self._read_broker(gauges, running))
+            for source, up in self._up.items():
+                gauges[UP.name].add_metric([source], float(up))
+            counted = [family for metric in self._counted.values() for family in metric.collect()]
         yield from gauges.values()
+        yield from counted
 
-    def describe(self) -> Iterable[Any]:
-        """Nothing ahead of time: registering must not read."""
-        return ()
+    def describe(self) -> Iterator[Family]:
+        """The names alone: registering must not read, and ``?name[]=`` must find them."""
+        for metric in (*signals.METRICS, UP):
+            yield Family(metric.name, metric.help, metric.kind)
 
-    def _down(self, source: str, err: Exception) -> None:
-        _log.warning("%s is away (%s)", source, type(err).__name__)
-        self._up.labels(source).set(0)
+    def _ask(self, source: str, read: Callable[[], int | None]) -> int | None:
+        try:
+            answer = read()
+        except _AWAY as err:
+            self._note(source, err)
+            return None
+        self._note(source, None)
+        return answer
 
-    def _read_rows(self, gauges: Mapping[str, GaugeMetricFamily]) -> None:
-        for row in self._inputs.running():
+    def _note(self, source: str, err: BaseException | None) -> None:
+        if err is not None and self._up.get(source, True):
+            _log.warning("%s is away (%s)", source, type(err).__name__)
+        elif err is None and not self._up.get(source, True):
+            _log.info("%s is back", source)
+        self._up[source] = err is None
+
+    def _read_rows(self, gauges: Mapping[str, GaugeMetricFamily]) -> int:
+        """Read the database's gauges, all or none of them; answers how many executions run."""
+        running, overdue, waiting = self._inputs.running(), self._inputs.overdue(), self._inputs.waiting()
+        for row in running:
             gauges["mail_tasks_active"].add_metric([row["node"], _short(row["name"])], row["count"])
-        oldest = {row["queue"]: row["oldest_s"] for row in self._inputs.queued()}
-        waiting = {row["queue"]: row["count"] for row in self._inputs.waiting()}
+        oldest_s = {row["queue"]: row["oldest_s"] for row in overdue}
+        delayed = {row["queue"]: row["count"] for row in waiting}
         for queue in policy.QUEUES:
-            gauges["mail_queue_oldest_age_seconds"].add_metric([queue], max(oldest.get(queue) or 0.0, 0.0))
-            gauges["mail_queue_depth"].add_metric([queue, "delayed"], waiting.get(queue, 0))
-        gauges["mail_tasks_reserved"].add_metric(["", "delayed"], sum(waiting.values()))
+            gauges["mail_queue_oldest_age_seconds"].add_metric([queue], max(oldest_s.get(queue) or 0.0, 0.0))
+            gauges["mail_queue_depth"].add_metric([queue, "delayed"], delayed.get(queue, 0))
+        gauges["mail_tasks_reserved"].add_metric(["", "delayed"], sum(delayed.values()))
+        return sum(row["count"] for row in running)
 
-    def _read_broker(self, gauges: Mapping[str, GaugeMetricFamily]) -> None:
-        for queue, count in self._inputs.ready().items():
-            gauges["mail_queue_depth"].add_metric([queue, "ready"], count)
-        unacked, workers = self._inputs.unacked(), self._inputs.workers()
-        gauges["mail_queue_depth"].add_metric(["", "unacked"], unacked)
-        for node, facts in workers.items():
-            gauges["mail_worker_concurrency"].add_metric([node], facts["concurrency"])
-            gauges["mail_worker_start_time_seconds"].add_metric([node], facts["started_ns"] / 1e9)
-            # Redis does not say who holds a message, so it is exact for one worker and an upper bound for several.
-            gauges["mail_tasks_reserved"].add_metric([node, "prefetched"], max(unacked - facts["concurrency"], 0))
-            for pid in (facts["pid"], *facts["children"]):
-                for kind, size in self._inputs.memory(facts, pid).items():
-                    gauges["mail_worker_memory_bytes"].add_metric([node, str(pid), kind], size)
+    def _read_broker(self, gauges: Mapping[str, GaugeMetricFamily], running: int | None) -> None:
+        """Read the broker's gauges; ``running`` is None when the database did not tell."""
+        depth, workers = self._inputs.depth(), self._inputs.workers()
+        for state, counts in (("ready", depth.ready), ("unacked", depth.unacked)):
+            for queue in policy.QUEUES:
+                gauges["mail_queue_depth"].add_metric([queue, state], counts.get(queue, 0))
+        if running is not None:
+            # Redis does not say which worker holds a message: the sum is exact, and has no worker.
+            held = max(sum(depth.unacked.values()) - running, 0)
+            gauges["mail_tasks_reserved"].add_metric(["", "prefetched"], held)
+        for worker in workers:
+            gauges["mail_worker_concurrency"].add_metric([worker.node], worker.concurrency)
+            gauges["mail_worker_start_time_seconds"].add_metric([worker.node], worker.started_s)
+            for process, sizes in worker.memory.items():
+                for kind, size in sizes.items():
+                    gauges["mail_worker_memory_bytes"].add_metric([worker.node, process, kind], size)
+
+
+def _instrument(metric: signals.Metric) -> Any:
+    if metric.kind == "counter":
+        return Counter(metric.name, metric.help, metric.labels, registry=None)
+    buckets = _RETRIES if metric.document == "task.retries" else _SECONDS
+    return Histogram(metric.name, metric.help, metric.labels, buckets=buckets, registry=None)
+
+
+def _family(metric: signals.Metric) -> GaugeMetricFamily:
+    return GaugeMetricFamily(metric.name, metric.help, labels=metric.labels)
+
+
+def _exemplar(row: Row) -> dict[str, str] | None:
+    return {"trace_id": row["trace_id"]} if row["trace_id"] else None
 
 
 def _short(name: str) -> str:
     return name.rpartition(".")[2]
 
 
+# --- the real sources -----------------------------------------------------------------------------------------------
+
+#: No gaps: rows are ordered by the transaction that ended them and cut off at the oldest one that still runs. A job is
+#: settled by the commit that ends its last execution (jobs.py, rule 2), so one index serves both.
 _ENDED: Final = """
-    SELECT ended_xid::text AS xid, id::text AS id, name, queue, ordinal, outcome, trace_id,
-           extract(epoch FROM ended_at - started_at)::float AS duration_s,
-           extract(epoch FROM started_at - due_at)::float AS queue_s
-    FROM executions
-    WHERE ended_xid IS NOT NULL AND (ended_xid, id) > (CAST(:xid AS xid8), CAST(:id AS uuid))
-      AND ended_xid < pg_snapshot_xmin(pg_current_snapshot())
-    ORDER BY executions.ended_xid, executions.id LIMIT :limit
+    SELECT e.ended_xid::text AS xid, e.id::text AS id, e.name, e.queue, e.ordinal, e.outcome, e.trace_id,
+           extract(epoch FROM e.ended_at - e.started_at)::float AS duration_s,
+           extract(epoch FROM e.started_at - greatest(j.created_at, e.due_at))::float AS queue_s,
+           CASE WHEN j.settled_xid = e.ended_xid THEN j.state END AS state, j.error_type, j.failures,
+           CASE WHEN j.settled_xid = e.ended_xid THEN (
+               SELECT sum(extract(epoch FROM x.ended_at - x.started_at))::float FROM executions x WHERE x.job_id = j.id
+           ) END AS worker_s
+    FROM executions e JOIN jobs j ON j.id = e.job_id
+    WHERE e.ended_xid IS NOT NULL AND (e.ended_xid, e.id) > (CAST(:xid AS xid8), CAST(:id AS uuid))
+      AND e.ended_xid < pg_snapshot_xmin(pg_current_snapshot())
+    ORDER BY e.ended_xid, e.id LIMIT :limit
 """
-_SETTLED: Final = """
-    SELECT settled_xid::text AS xid, id::text AS id, name, queue, state, error_type, failures,
-           (SELECT sum(extract(epoch FROM e.ended_at - e.started_at))::float FROM executions e
-            WHERE e.job_id = jobs.id) AS worker_s
+#: An execution whose lease has run out is dead, whatever its row says so far.
+_RUNNING: Final = """
+    SELECT e.node, e.name, count(*) AS count FROM executions e JOIN jobs j ON j.id = e.job_id
+    WHERE e.outcome IS NULL AND j.lease_execution_id = e.id AND j.lease_until > clock_timestamp() GROUP BY 1, 2
+"""
+#: Every unsettled job has a next_publish_at (jobs.py, rule 3), and an index on it: settled ones are not looked at.
+_OVERDUE: Final = """
+    SELECT queue, max(extract(epoch FROM clock_timestamp() - greatest(due_at, lease_until)))::float AS oldest_s
     FROM jobs
-    WHERE settled_xid IS NOT NULL AND (settled_xid, id) > (CAST(:xid AS xid8), CAST(:id AS uuid))
-      AND settled_xid < pg_snapshot_xmin(pg_current_snapshot())
-    ORDER BY jobs.settled_xid, jobs.id LIMIT :limit
+    WHERE next_publish_at IS NOT NULL AND due_at <= clock_timestamp()
+      AND (lease_until IS NULL OR lease_until <= clock_timestamp())
+    GROUP BY queue
 """
-_RUNNING: Final = "SELECT node, name, count(*) AS count FROM executions WHERE outcome IS NULL GROUP BY 1, 2"
-_QUEUED: Final = """
-    SELECT queue, count(*) AS count, extract(epoch FROM clock_timestamp() - min(due_at))::float AS oldest_s
-    FROM jobs WHERE state = 'queued' GROUP BY queue
+_WAITING: Final = """
+    SELECT queue, count(*) AS count FROM jobs WHERE next_publish_at IS NOT NULL AND state = 'waiting' GROUP BY queue
 """
-_WAITING: Final = "SELECT queue, count(*) AS count FROM jobs WHERE state = 'waiting' GROUP BY queue"
+#: In one call, so that no message moves between two of its answers. An unacknowledged one is kept as a JSON list of
+#: message, exchange and routing key, which is the queue's name (kombu/transport/redis.py, QoS.append).
+_DEPTH: Final = """
+    local lengths, queues = {}, {}
+    for i = 2, #KEYS do lengths[i - 1] = redis.call('LLEN', KEYS[i]) end
+    for i, raw in ipairs(redis.call('HVALS', KEYS[1])) do
+        local whole, entry = pcall(cjson.decode, raw)
+        queues[i] = whole and type(entry) == 'table' and tostring(entry[3]) or ''
+    end
+    return {lengths, queues}
+"""
 
 
 def live_inputs(database: Database, broker_url: str, host: str) -> Inputs:
-    """The real sources: role mail_system, Redis 0, /proc."""
-    # Any: redis-py types its two worlds as one.
-    client: Any = redis.Redis.from_url(broker_url, socket_timeout=2, socket_connect_timeout=2)
+    """The real sources: role mail_system, Redis 0, /proc of this host."""
+    client = redis.Redis.from_url(broker_url, socket_timeout=2, socket_connect_timeout=2)
 
     def rows(statement: str, **values: Any) -> list[Row]:
-        with database.session(SYSTEM) as session:
+        # Quiet: a scrape is not part of anybody's trace.
+        with telemetry.quiet(), database.session(SYSTEM) as session:
+            session.execute(text(f"SET LOCAL statement_timeout = {STATEMENT_MS_MAX}"))
             return [dict(row._mapping) for row in session.execute(text(statement), values)]  # noqa: SLF001
 
-    def paged(statement: str) -> Callable[[Cursor], tuple[Sequence[Row], Cursor]]:
-        def page(after: Cursor) -> tuple[Sequence[Row], Cursor]:
-            found = rows(statement, xid=after[0], id=after[1], limit=PAGE)
-            return found, (found[-1]["xid"], found[-1]["id"]) if found else after
-
-        return page
+    def ended(after: Cursor) -> tuple[Sequence[Row], Cursor]:
+        found = rows(_ENDED, xid=after[0], id=after[1], limit=PAGE)
+        return found, (found[-1]["xid"], found[-1]["id"]) if found else after
 
     return Inputs(
-        ended=paged(_ENDED),
-        settled=paged(_SETTLED),
+        ended=ended,
         running=lambda: rows(_RUNNING),
-        queued=lambda: rows(_QUEUED),
+        overdue=lambda: rows(_OVERDUE),
         waiting=lambda: rows(_WAITING),
-        ready=lambda: ready_messages(client),
-        unacked=lambda: int(client.hlen("unacked")),
-        workers=lambda: {k.decode(): json.loads(v) for k, v in client.hgetall(WORKERS_KEY).items()},
-        memory=lambda facts, pid: memory_of(pid) if facts["host"] == host else {},
+        depth=lambda: read_depth(client),
+        workers=lambda: read_workers(client, host),
     )
 
 
-def ready_messages(client: Any) -> dict[str, int]:
-    """Messages per queue, summed over the lists that kombu keeps for its priorities."""
-    pipeline = client.pipeline(transaction=False)
-    for queue in policy.QUEUES:
-        for step in policy.PRIORITY_STEPS:
-            pipeline.llen(policy.priority_key(queue, step))
-    lengths, steps = pipeline.execute(), len(policy.PRIORITY_STEPS)
-    return {queue: sum(lengths[i * steps : (i + 1) * steps]) for i, queue in enumerate(policy.QUEUES)}
+def read_depth(client: Any) -> Depth:
+    """Messages per queue: ready ones summed over the lists that kombu keeps for its priorities, and held ones."""
+    keys = [(queue, policy.priority_key(queue, step)) for queue in policy.QUEUES for step in policy.PRIORITY_STEPS]
+    lengths, held = client.eval(_DEPTH, len(keys) + 1, "unacked", *(key for _, key in keys))
+    ready: Tally[str] = Tally()
+    for (queue, _), length in zip(keys, lengths, strict=True):
+        ready[queue] += int(length)
+    return Depth(ready=ready, unacked=Tally(queue.decode() for queue in held))
 
 
-def memory_of(pid: int) -> dict[str, int]:
-    """rss, pss and uss of a process in bytes, as far as this system tells them."""
-    import psutil  # noqa: PLC0415  # only where a worker is on this host
+def read_workers(client: Any, host: str) -> list[Worker]:
+    """The registered workers without those of this host that are gone: a killed one leaves its entry behind."""
+    workers = []
+    for field, value in sorted(client.hgetall(WORKERS_KEY).items()):
+        node = field.decode()
+        try:
+            worker = _worker(node, json.loads(value), host)
+        except (ValueError, KeyError, TypeError) as err:
+            _log.warning("the registry's entry of worker %s can't be read (%s)", node, type(err).__name__)
+            continue
+        if worker is not None:
+            workers.append(worker)
+    return workers
 
+
+def _worker(node: str, facts: Row, host: str) -> Worker | None:
+    started_s, memory = facts["started_ns"] / 1e9, {}
+    if facts["host"] == host:
+        try:
+            main = psutil.Process(facts["pid"])
+            if abs(main.create_time() - started_s) > START_TOLERANCE_S:
+                return None
+            # Those of now: children are replaced, the registry's are those of the start.
+            children = sorted(main.children(), key=lambda child: child.pid)
+        except psutil.NoSuchProcess:
+            return None
+        memory = {"main": memory_of(main)} | {f"child-{i}": memory_of(child) for i, child in enumerate(children)}
+    return Worker(node=node, concurrency=int(facts["concurrency"]), started_s=started_s, memory=memory)
+
+
+def memory_of(process: psutil.Process) -> dict[str, int]:
+    """rss, pss and uss in bytes, as far as this system tells them; nothing of a process that is gone."""
     try:
-        info = psutil.Process(pid).memory_full_info()
+        info = process.memory_full_info()
     except psutil.Error:
         return {}
     return {kind: getattr(info, kind) for kind in ("rss", "pss", "uss") if hasattr(info, kind)}
 
 
-class _Quiet(WSGIRequestHandler):
+# --- serving --------------------------------------------------------------------------------------------------------
+
+
+class _Server(socketserver.ThreadingMixIn, WSGIServer):
+    """A thread a scrape: a client that reads slowly keeps nobody waiting."""
+
+    daemon_threads = True
+
+    def server_bind(self) -> None:
+        """Bind without asking the name service who we are, as the base class does; it may take long to say nothing."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+        self.setup_environ()
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
+
+
+class _Handler(WSGIRequestHandler):
+    #: Seconds until a silent client is hung up on.
+    timeout = 10
+
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the base class's name
         """No line per scrape."""
 
 
 def serve(inputs: Inputs, host: str, port: int, ready: Callable[[int], None], stop: threading.Event) -> None:
-    """Serve until told to stop; ``ready`` gets the port.
+    """Serve until told to stop; ``ready`` gets the port once all rows so far are counted.
 
     Raises:
         ConfigError: the address can't be bound.
     """
     exporter = Exporter(inputs)
-    app = make_wsgi_app(exporter.registry)
-
-    def fresh(environ: Any, start_response: Any) -> Any:
-        exporter.refresh()
-        return app(environ, start_response)
-
     try:
-        server = make_server(host, port, fresh, WSGIServer, handler_class=_Quiet)
+        family = _Server6 if ":" in host else _Server
+        server = make_server(host, port, make_wsgi_app(exporter.registry), family, handler_class=_Handler)
     except OSError as err:
         raise ConfigError(f"{host}:{port} can't be bound ({err.strerror}); choose another --port") from err
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.2}, daemon=True)
-    thread.start()
-    ready(server.server_port)
-    while not stop.wait(1.0):
-        # Rows are taken in between scrapes too, so that none of them has a backlog to wait for.
-        exporter.refresh()
-    server.shutdown()
-    server.server_close()
-    thread.join(timeout=5)
+    with server:
+        # Before the first scrape: a counter that jumps from nothing to everything would be taken for a rate.
+        _catch_up(exporter, stop)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.2}, daemon=True)
+        thread.start()
+        ready(server.server_port)
+        while not stop.wait(1.0):
+            # Between scrapes too, so that none of them has a backlog to wait for.
+            _catch_up(exporter, stop)
+        server.shutdown()
+        thread.join(timeout=5)
+
+
+def _catch_up(exporter: Exporter, stop: threading.Event) -> None:
+    while exporter.refresh() == PAGE and not stop.is_set():
+        pass

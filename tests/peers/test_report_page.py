@@ -37,7 +37,7 @@ def test_the_page_opens_offline_and_shows_its_sections(program, tmp_path):
     done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=90)
     assert "Uncaught" not in done.stderr
     assert len(re.findall(r"<svg\b", done.stdout)) >= 3
-    for word in ("send-promise", "held", "memory", "latency"):
+    for word in ("send-promise", "held", "memory", "queue"):
         assert word in done.stdout.lower()
 
 

@@ -148,11 +148,11 @@ class Redacted(SpanProcessor):
         self._inner = inner
 
     def on_start(self, span: Span, parent_context: otel_context.Context | None = None) -> None:
-        """Hand it on."""
+        """Handed on."""
         self._inner.on_start(span, parent_context)
 
     def on_end(self, span: ReadableSpan) -> None:
-        """Hand on a copy that says no more than it should."""
+        """Handed on, as a copy without what an exception said."""
         clean = ReadableSpan(
             name=span.name,
             context=span.get_span_context(),
@@ -170,9 +170,9 @@ class Redacted(SpanProcessor):
         self._inner.on_end(clean)
 
     def shutdown(self) -> None:
-        """Hand it on."""
+        """Handed on."""
         self._inner.shutdown()
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Hand it on."""
+        """Handed on."""
         return self._inner.force_flush(timeout_millis)

@@ -1,0 +1,311 @@
+"""What the exporter counts, reads and says when a source is away."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from dataclasses import replace
+from types import SimpleNamespace
+
+import fakeredis
+import psutil
+import pytest
+import redis
+from prometheus_client import generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from email_service import exporter, policy, signals
+from email_service.errors import DatabaseError
+from email_service.exporter import Depth, Exporter, Inputs, Worker
+
+SEND = "email_service.tasks.send_email"
+TRACE = "a" * 32
+
+
+def execution(**changes):
+    """An execution that ended and settled nothing."""
+    row = {
+        "xid": "10", "id": str(uuid.uuid4()), "name": SEND, "queue": "send", "ordinal": 1, "outcome": "succeeded",
+        "trace_id": TRACE, "duration_s": 0.2, "queue_s": 0.03, "state": None, "error_type": None, "failures": 0,
+        "worker_s": None,
+    }  # fmt: skip
+    return row | changes
+
+
+def settled(state="succeeded", **changes):
+    return execution(**{"state": state, "worker_s": 0.2} | changes)
+
+
+@pytest.fixture
+def rows():
+    """Rows that will be found, page by page."""
+    return []
+
+
+@pytest.fixture
+def inputs(rows):
+    def ended(after):
+        page, rows[:] = rows[: exporter.PAGE], rows[exporter.PAGE :]
+        return page, (page[-1]["xid"], page[-1]["id"]) if page else after
+
+    worker = Worker(node="mail@here", concurrency=4, started_s=1700000000.0, memory={"main": {"pss": 50, "rss": 90}})
+    return Inputs(
+        ended=ended,
+        running=lambda: [{"node": "mail@here", "name": SEND, "count": 3}],
+        overdue=lambda: [{"queue": "send", "oldest_s": 1.5}],
+        waiting=lambda: [{"queue": "sync", "count": 2}],
+        depth=lambda: Depth(ready={"send": 7}, unacked={"send": 4}),
+        workers=lambda: [worker],
+    )
+
+
+def value(served, name, **labels):
+    """One sample's value; None if it is not there."""
+    return served.registry.get_sample_value(name, labels)
+
+
+def away(*_):
+    raise DatabaseError("away")
+
+
+def no_broker():
+    raise redis.ConnectionError
+
+
+def test_every_metric_of_the_table_is_served_in_both_formats_under_its_name_and_kind(inputs, rows):
+    rows += [settled(), settled("failed", error_type="smtp"), execution(outcome="retry")]
+    served = Exporter(inputs)
+    served.refresh()
+    classic = {f.name: f for f in parse_text(generate_latest(served.registry).decode())}
+    modern = {f.name: f for f in parse_openmetrics(openmetrics.generate_latest(served.registry).decode())}
+    for metric in (*signals.METRICS, exporter.UP):
+        assert classic[metric.name].type == modern[metric.name].type == metric.kind
+        labels = set(modern[metric.name].samples[0].labels) - {"le"}
+        assert labels == set(metric.labels), metric.name
+
+
+def test_nothing_is_served_that_the_table_does_not_name(inputs, rows):
+    rows += [settled(), settled("failed")]
+    served = Exporter(inputs)
+    served.refresh()
+    names = {f.name for f in served.registry.collect()}
+    assert names == {m.name for m in signals.METRICS} | {"mail_exporter_up"}
+
+
+def test_an_execution_is_observed_once_with_its_trace_as_exemplar(inputs, rows):
+    rows.append(execution())
+    served = Exporter(inputs)
+    assert served.refresh() == 1
+    assert served.refresh() == 0
+    labels = {"task": "send_email", "queue": "send", "outcome": "succeeded"}
+    assert value(served, "mail_task_duration_seconds_count", **labels) == 1
+    assert value(served, "mail_task_duration_seconds_sum", **labels) == pytest.approx(0.2)
+    assert value(served, "mail_task_queue_time_seconds_sum", queue="send", attempt="1") == pytest.approx(0.03)
+    assert f'# {{trace_id="{TRACE}"}} 0.2' in openmetrics.generate_latest(served.registry).decode()
+
+
+def test_a_job_is_counted_by_the_execution_that_settled_it_and_by_no_other(inputs, rows):
+    rows += [execution(outcome="retry"), settled(ordinal=2, failures=1, worker_s=0.5)]
+    served = Exporter(inputs)
+    served.refresh()
+    assert value(served, "mail_task_retry_total", task="send_email", queue="send") == 1
+    assert value(served, "mail_task_success_total", task="send_email", queue="send") == 1
+    assert value(served, "mail_task_retries_sum", task="send_email", outcome="succeeded") == 1
+    assert value(served, "mail_task_worker_time_seconds_sum", task="send_email") == 0.5
+    assert value(served, "mail_task_worker_time_seconds_count", task="send_email") == 1
+
+
+@pytest.mark.parametrize(("state", "error_type"), [("failed", "smtp"), ("unknown", "delivery-unknown")])
+def test_a_job_that_did_not_succeed_is_a_failure_of_its_type(inputs, rows, state, error_type):
+    rows.append(settled(state, error_type=error_type))
+    served = Exporter(inputs)
+    served.refresh()
+    assert value(served, "mail_task_failure_total", task="send_email", queue="send", error_type=error_type) == 1
+
+
+def test_a_job_without_an_error_type_is_a_failure_by_its_state(inputs, rows):
+    rows.append(settled("unknown"))
+    served = Exporter(inputs)
+    served.refresh()
+    assert value(served, "mail_task_failure_total", task="send_email", queue="send", error_type="unknown") == 1
+
+
+def test_a_killed_execution_waited_but_has_no_duration(inputs, rows):
+    rows.append(execution(outcome="killed", duration_s=None, trace_id=""))
+    served = Exporter(inputs)
+    served.refresh()
+    killed = {"task": "send_email", "queue": "send", "outcome": "killed"}
+    assert value(served, "mail_task_duration_seconds_count", **killed) is None
+    assert value(served, "mail_task_queue_time_seconds_count", queue="send", attempt="1") == 1
+
+
+def test_a_job_that_is_killed_for_ever_makes_a_limited_number_of_series(inputs, rows):
+    rows += [execution(ordinal=n) for n in range(1, 101)]
+    served = Exporter(inputs)
+    served.refresh()
+    (family,) = [f for f in served.registry.collect() if f.name == "mail_task_queue_time_seconds"]
+    assert len({s.labels["attempt"] for s in family.samples}) == exporter.ATTEMPT_MAX + 1
+
+
+def test_a_clock_that_went_back_makes_no_negative_time(inputs, rows):
+    rows.append(settled(duration_s=-1.0, queue_s=-1.0, worker_s=None))
+    served = Exporter(inputs)
+    served.refresh()
+    assert value(served, "mail_task_queue_time_seconds_sum", queue="send", attempt="1") == 0
+
+
+def test_counters_begin_at_zero_so_that_a_rate_sees_the_first(inputs):
+    served = Exporter(inputs)
+    for rule in policy.TASKS.values():
+        labels = {"task": rule.name.rpartition(".")[2], "queue": rule.queue}
+        assert value(served, "mail_task_success_total", **labels) == 0
+        assert value(served, "mail_task_retry_total", **labels) == 0
+
+
+def test_a_backlog_is_taken_in_page_by_page(inputs, rows, monkeypatch):
+    monkeypatch.setattr(exporter, "PAGE", 2)
+    rows += [execution(id=str(n)) for n in range(5)]
+    served = Exporter(inputs)
+    assert [served.refresh() for _ in range(4)] == [2, 2, 1, 0]
+    assert served._cursor == ("10", "4")
+
+
+def test_gauges_are_those_of_now(inputs):
+    served = Exporter(inputs)
+    assert value(served, "mail_tasks_active", worker="mail@here", task="send_email") == 3
+    assert value(served, "mail_tasks_reserved", worker="", kind="prefetched") == 1
+    assert value(served, "mail_tasks_reserved", worker="", kind="delayed") == 2
+    assert value(served, "mail_queue_depth", queue="send", state="ready") == 7
+    assert value(served, "mail_queue_depth", queue="send", state="unacked") == 4
+    assert value(served, "mail_queue_depth", queue="sync", state="delayed") == 2
+    assert value(served, "mail_queue_oldest_age_seconds", queue="send") == 1.5
+    assert value(served, "mail_worker_concurrency", worker="mail@here") == 4
+    assert value(served, "mail_worker_start_time_seconds", worker="mail@here") == 1700000000
+    assert value(served, "mail_worker_memory_bytes", worker="mail@here", process="main", kind="pss") == 50
+
+
+def test_an_empty_queue_is_zero_and_not_absent(inputs):
+    served = Exporter(inputs)
+    for queue in policy.QUEUES:
+        assert value(served, "mail_queue_oldest_age_seconds", queue=queue) is not None
+        for state in ("ready", "unacked", "delayed"):
+            assert value(served, "mail_queue_depth", queue=queue, state=state) is not None
+
+
+def test_a_database_that_is_away_takes_only_its_own_metrics_away(inputs, caplog):
+    served = Exporter(replace(inputs, ended=away, running=away))
+    assert served.refresh() == 0
+    assert value(served, "mail_exporter_up", source="database") == 0
+    assert value(served, "mail_exporter_up", source="broker") == 1
+    assert value(served, "mail_queue_depth", queue="send", state="ready") == 7
+    assert value(served, "mail_queue_depth", queue="send", state="delayed") is None
+    assert value(served, "mail_tasks_reserved", worker="", kind="prefetched") is None
+    assert caplog.text.count("database is away") == 1
+
+
+def test_a_broker_that_is_away_takes_only_its_own_metrics_away(inputs, rows):
+    rows.append(settled())
+    served = Exporter(replace(inputs, depth=no_broker))
+    served.refresh()
+    assert value(served, "mail_exporter_up", source="broker") == 0
+    assert value(served, "mail_exporter_up", source="database") == 1
+    assert value(served, "mail_task_success_total", task="send_email", queue="send") == 1
+    assert value(served, "mail_queue_depth", queue="send", state="ready") is None
+
+
+def test_a_source_that_comes_back_is_said_to_be_up_and_nothing_is_counted_twice(inputs, rows, caplog):
+    caplog.set_level("INFO")
+    rows.append(settled())
+    state = {"away": False}
+    served = Exporter(replace(inputs, ended=lambda c: away() if state["away"] else inputs.ended(c)))
+    served.refresh()
+    state["away"] = True
+    served.refresh()
+    state["away"] = False
+    rows.append(settled())
+    served.refresh()
+    assert value(served, "mail_exporter_up", source="database") == 1
+    assert value(served, "mail_task_success_total", task="send_email", queue="send") == 2
+
+
+def test_registering_reads_nothing(inputs):
+    Exporter(Inputs(ended=away, running=away, overdue=away, waiting=away, depth=away, workers=away))
+
+
+# --- Redis and processes
+
+
+@pytest.fixture
+def client():
+    return fakeredis.FakeRedis()
+
+
+def test_a_queue_is_as_deep_as_its_lists_of_all_priorities_together(client):
+    client.rpush("send", "m")
+    for step, count in ((2, 3), (5, 1), (7, 2)):
+        client.rpush(policy.priority_key("send", step), *["m"] * count)
+    client.rpush(policy.priority_key("sync", 0), "m")
+    depth = exporter.read_depth(client)
+    assert {q: n for q, n in depth.ready.items() if n} == {"send": 7, "sync": 1}
+
+
+def test_a_message_that_a_worker_holds_is_counted_by_its_queue(client):
+    message = {"body": "W10=", "headers": {"id": "1"}, "properties": {"delivery_info": {"routing_key": "send"}}}
+    for tag, queue in (("a", "send"), ("b", "send"), ("c", "sync")):
+        client.hset("unacked", tag, json.dumps([message, "", queue]))
+    client.hset("unacked", "d", "not json")
+    assert exporter.read_depth(client).unacked == {"send": 2, "sync": 1, "": 1}
+
+
+def test_an_empty_broker_is_empty(client):
+    depth = exporter.read_depth(client)
+    assert (sum(depth.ready.values()), depth.unacked) == (0, {})
+    assert exporter.read_workers(client, "here") == []
+
+
+def register(client, node, **changes):
+    facts = {
+        "pid": os.getpid(),
+        "host": "here",
+        "started_ns": int(psutil.Process().create_time() * 1e9),
+        "concurrency": 4,
+        "children": [],
+    }
+    client.hset(exporter.WORKERS_KEY, node, json.dumps(facts | changes))
+
+
+def test_a_worker_of_this_host_is_shown_with_the_memory_of_its_processes(client):
+    register(client, "mail@here")
+    (worker,) = exporter.read_workers(client, "here")
+    assert (worker.node, worker.concurrency) == ("mail@here", 4)
+    assert worker.memory["main"]["rss"] > 1_000_000
+
+
+def test_a_worker_that_was_killed_is_not_shown_though_its_entry_is_there(client):
+    register(client, "gone", pid=2**22 + 1)
+    register(client, "reused", started_ns=1)
+    assert exporter.read_workers(client, "here") == []
+
+
+def test_a_worker_of_another_host_is_shown_without_memory(client):
+    register(client, "far", host="elsewhere", pid=1, started_ns=5_000_000_000)
+    (worker,) = exporter.read_workers(client, "here")
+    assert (worker.started_s, worker.memory) == (5.0, {})
+
+
+def test_an_entry_that_cannot_be_read_hides_no_other(client, caplog):
+    client.hset(exporter.WORKERS_KEY, "broken", "{")
+    client.hset(exporter.WORKERS_KEY, "partial", "{}")
+    register(client, "whole")
+    assert [w.node for w in exporter.read_workers(client, "here")] == ["whole"]
+    assert "broken" in caplog.text
+
+
+def test_a_process_that_ends_while_it_is_read_has_no_memory():
+    def gone():
+        raise psutil.NoSuchProcess(1)
+
+    assert exporter.memory_of(SimpleNamespace(memory_full_info=gone)) == {}
