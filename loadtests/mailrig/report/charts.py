@@ -71,7 +71,7 @@ def throughput(asked: Sequence[Request], backdrop: Backdrop) -> Chart | None:
     return Chart(
         id="throughput",
         title="Throughput",
-        note=f"requests per second, by {_bin(axis)}",
+        note=f"requests per second, in {_bins(axis)}",
         description=f"{len(asked)} requests, {ok} accepted, {done} settled; at most {_highest(accepted)} accepted and "
         f"{_highest(settled)} settled per second.",
         height_px=scale.height_px,
@@ -91,9 +91,8 @@ def _held_to_the_end(axis: Axis, points: list[Point]) -> tuple[Point, ...]:
     return (*points, (axis.end_ns, points[-1][1])) if points else ()
 
 
-def _bin(axis: Axis) -> str:
-    seconds = axis.bin_ns // 1_000_000_000
-    return "second" if seconds == 1 else f"{seconds} s"
+def _bins(axis: Axis) -> str:
+    return f"bins of {axis.bin_ns // 1_000_000_000} s"
 
 
 def _highest(points: Iterable[Point]) -> str:
@@ -139,7 +138,7 @@ def _latency(
     return Chart(
         id=id_,
         title=title,
-        note=f"{what}; p50 and p95 by {_bin(axis)}",
+        note=f"{what}; p50 and p95 in {_bins(axis)}",
         description=f"{len(values)} requests after the warm-up: p50 {words.duration(percentile(values, 50))}, "
         f"p95 {words.duration(percentile(values, 95))}, longest {words.duration(max(values))}.",
         height_px=scale.height_px,
@@ -159,7 +158,9 @@ def _percentiles(axis: Axis, known: Sequence[tuple[Request, int]], rank: int, st
         (min(start + axis.bin_ns // 2, axis.end_ns), float(percentile([took for _, took in items], rank)))
         for start, items in sorted(groups.items())
     ]
-    return Series(name=f"p{rank}", colour="", points=tuple(points), unit="ns", style=style, step=False)
+    return Series(
+        name=f"p{rank}", colour="", points=tuple(points), unit="ns", style=style, step=False, gap_ns=3 * axis.bin_ns
+    )
 
 
 def _dots(axis: Axis, known: Sequence[tuple[Request, int]]) -> list[tuple[Request, int]]:
@@ -365,8 +366,7 @@ def _name(key: _Process) -> str:
 # --- for the headline -------------------------------------------------------------------------------------------------
 
 
-def peaks(folder: RunFolder, axis: Axis | None) -> tuple[float | None, int | None]:
-    """The highest PSS of all worker processes in MiB, and the most that the worker held."""
-    samples = _memory_samples(folder, axis) if axis else []
-    most = max((value for _, value in workers.held(folder)), default=None)
-    return max((sum(sizes.values()) for _, sizes in samples), default=None), most
+def peaks(folder: RunFolder) -> tuple[float | None, int | None]:
+    """The highest PSS of all worker processes in MiB, and the most that the worker held, at any time of the run."""
+    memory = max((sum(_sizes(row).values()) for row in folder.memory), default=None)
+    return memory, max((number for _, number in workers.held(folder)), default=None)

@@ -71,7 +71,7 @@ def _guarded(build: Callable[[View], Markup], run: View) -> Markup:
 
 def _tiles(run: View) -> Markup:
     asked, ran = run.asked, run.folder.executions
-    memory, held = charts.peaks(run.folder, run.axis)
+    memory, held = charts.peaks(run.folder)
     accept = [r.accept_ns for r in asked if r.accept_ns is not None and not r.warmup]
     settle = [r.e2e_ns for r in asked if r.e2e_ns is not None and not r.warmup and r.f == "send"]
     accepted = sum(request.answer == "ok" for request in asked)
@@ -85,8 +85,8 @@ def _tiles(run: View) -> Markup:
             f"{len(ran):,}",
             f"{words.count(outcomes.count('retry'), 'retry', 'retries')}, {outcomes.count('killed')} killed",
         ),
-        ("time to accept", _p95(accept), "p95 after the warm-up"),
-        ("time to settle a send", _p95(settle), "p95 after the warm-up"),
+        ("time to accept", _p95(accept), "p95 after warm-up"),
+        ("time to settle a send", _p95(settle), "p95 after warm-up"),
         (
             "held",
             words.NOTHING if held is None else f"{held}",
@@ -125,7 +125,7 @@ def _facts(run: View) -> Markup:
     host = folder.run.get("host")
     facts: list[tuple[str, object]] = [
         ("seed", named(run, "seed", words.NOTHING)),
-        ("commit", folder.run.get("commit") or words.NOTHING),
+        ("commit", words.commit(folder.run)),
         ("mutant", named(run, "mutant", "none")),
         ("began", words.moment(started if isinstance(started, int) else None)),
         ("took", words.duration(took)),
@@ -144,7 +144,13 @@ def _facts(run: View) -> Markup:
 
 
 def _flat(values: Mapping[str, object]) -> str:
-    return words.clean(", ".join(f"{key} {value}" for key, value in values.items()) or words.NOTHING)
+    return words.clean(", ".join(_pair(str(key), value) for key, value in values.items()) or words.NOTHING)
+
+
+def _pair(key: str, value: object) -> str:
+    if key.endswith("_bytes") and isinstance(value, int):
+        return f"{key.removesuffix('_bytes')} {words.size(value)}"
+    return f"{key} {value}"
 
 
 def _problems(run: View) -> Markup | None:

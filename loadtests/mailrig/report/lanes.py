@@ -6,6 +6,7 @@ are not drawn.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -28,6 +29,8 @@ _BAR_PX: Final = 15
 _HEAD_PX: Final = 22
 #: A label that begins further right than this is written to the left of its mark.
 _RIGHT_PERCENT: Final = 88
+#: Bars that are no further apart than this look like one; bars twice as wide have room for a line between them.
+_SEAM_PERCENT: Final = 0.2
 
 
 # --- what was done ----------------------------------------------------------------------------------------------------
@@ -176,7 +179,19 @@ def _lane(axis: Axis, lane: Lane, top: int) -> Markup:
         box(axis, bar.start_ns, bar.end_ns, y, _BAR_PX, class_=_bar_class(bar), tip=_tip(axis, bar))
         for bar in lane.bars
     ]
-    return element("g", row_label(f"child {lane.pid}", middle), life, bars, list(_kills(axis, lane, middle)))
+    marks = [*_seams(axis, lane, y), *_kills(axis, lane, middle)]
+    return element("g", row_label(f"child {lane.pid}", middle), life, bars, marks)
+
+
+def _seams(axis: Axis, lane: Lane, top: float) -> Iterable[Markup]:
+    """A line between bars that touch: a worker that is busy all the time ran many executions, not one."""
+    for before, bar in itertools.pairwise(lane.bars):
+        gap, width = (
+            axis.percent(end) - axis.percent(start)
+            for start, end in ((before.end_ns, bar.start_ns), (bar.start_ns, bar.end_ns))
+        )
+        if gap < _SEAM_PERCENT <= width / 2:
+            yield upright(axis, bar.start_ns, _BAR_PX + 1, class_="seam", top_px=top - 0.5)
 
 
 def _bar_class(bar: Bar) -> str:

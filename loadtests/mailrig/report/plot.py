@@ -52,7 +52,8 @@ class Scale:
 
 def linear(top: float, height_px: int, *, whole: bool = False) -> Scale:
     """From zero to a round number that is no less than ``top``; ``whole`` has no tick between whole numbers."""
-    rough = max(top, 1e-9) / max(round(height_px / 32), 2)
+    top = top if top > 0 else 1
+    rough = top / max(round(height_px / 32), 2)
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)
     step = max(math.ceil(step), 1) if whole else step
@@ -91,6 +92,8 @@ class Series:
     style: str = "line"
     #: Steps, or straight from point to point.
     step: bool = True
+    #: A longer silence breaks the line; None never does.
+    gap_ns: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,14 +234,15 @@ def _paths(axis: Axis, scale: Scale, series: Series) -> Iterable[tuple[str, str]
 
 def _path(axis: Axis, scale: Scale, series: Series) -> str:
     (time_ns, value), *rest = series.points
-    parts, before = [f"M{_across(axis, time_ns)} {scale.at(value)}"], scale.at(value)
+    parts, before, last_ns = [f"M{_across(axis, time_ns)} {scale.at(value)}"], scale.at(value), time_ns
     for (time_ns, value), after in itertools.zip_longest(rest, rest[1:]):
         y = scale.at(value)
         if not series.step:
-            parts.append(f"L{_across(axis, time_ns)} {y}")
+            silent = series.gap_ns is not None and time_ns - last_ns > series.gap_ns
+            parts.append(f"{'M' if silent else 'L'}{_across(axis, time_ns)} {y}")
         elif y != before or after is None:
             parts.append(f"H{_across(axis, time_ns)}V{y}")
-        before = y
+        before, last_ns = y, time_ns
     return "".join(parts)
 
 

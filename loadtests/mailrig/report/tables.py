@@ -204,7 +204,7 @@ def faults(folder: RunFolder, marks: Sequence[Mark], axis: Axis | None) -> Marku
     rows = [[fault.name, f"{fault.fired:,}", fault.when, fault.rule] for fault in found]
     if not rows:
         return None
-    listed = table([("fault", ""), ("fired", "number"), ("when", "number"), ("rule", "")], rows)
+    listed = table([("fault", ""), ("fired", "number"), ("when", "number"), ("rule", "")], rows, class_="compact")
     return join([element("h3", "Faults of the mail servers"), listed])
 
 

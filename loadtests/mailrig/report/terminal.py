@@ -20,7 +20,8 @@ from rich.text import Text
 from mailrig.report import words
 from mailrig.report.folder import RunFolder, load_folder, load_spans, trace_ids
 from mailrig.report.tables import details, ordered
-from mailrig.report.traces import Candidate, Candidates, SpanRow, candidates, thin, tree
+from mailrig.report.traces import Candidates, SpanRow, candidates, thin, tree
+from mailrig.report.view import DAMAGE
 from mailrig.scenario import RigError
 
 _STYLES: Final[Mapping[str, str]] = {
@@ -42,6 +43,7 @@ _PARTS: Final[Mapping[str, str]] = {
 _SPANS_MAX: Final = 200
 _NEAREST_MAX: Final = 5
 _WIDTH_MIN: Final = 40
+_TASK_WIDTH_MIN: Final = 110
 #: Eighths of a character, for the ends of bars.
 _EIGHTHS: Final = " ▏▎▍▌▋▊▉"
 _FULL: Final = "█"
@@ -67,7 +69,7 @@ def verdict_text(verdict: Mapping[str, Any], *, width: int, color: bool, report:
 
 
 def _gates(kind: str, listed: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=True, padding=(0, 1))
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, expand=True, padding=(0, 1))
     table.add_column("validity" if kind == "validity" else "gate", ratio=5, overflow="fold")
     table.add_column("allowed", ratio=4, overflow="fold")
     table.add_column("observed", justify="right", ratio=3, overflow="fold")
@@ -81,7 +83,7 @@ def _gates(kind: str, listed: Sequence[Mapping[str, Any]]) -> list[RenderableTyp
             Text(f"{words.MARKS.get(verdict, '?')} {verdict}", style=_STYLES.get(verdict, "bold magenta")),
         )
     cases = [line for gate in listed if gate.get("verdict") != "pass" for line in _cases(gate)]
-    return [table, *cases]
+    return [table, *([Text(), *cases] if cases else []), Text()]
 
 
 def _cases(gate: Mapping[str, Any]) -> list[RenderableType]:
@@ -96,7 +98,7 @@ def _conclusion(verdict: Mapping[str, Any], listed: Sequence[Mapping[str, Any]])
     warned = [words.clean(gate.get("id")) for gate in listed if gate.get("verdict") == "warn"]
     passed = sum(gate.get("verdict") == "pass" for gate in listed)
     took = verdict.get("duration_s")
-    text = Text("\n")
+    text = Text()
     text.append(f"{words.MARKS.get(word, '?')} {word.upper()}", style=_STYLES.get(word, "bold magenta"))
     text.append(f"  {words.clean(verdict.get('scenario', 'run'))}, seed {words.clean(verdict.get('seed', '?'))}")
     text.append(f", mutant {words.clean(verdict['mutant'])}" if verdict.get("mutant") else "")
@@ -138,10 +140,10 @@ def waterfall_text(run_dir: Path, trace_id: str | None, *, width: int, color: bo
         RigError: no trace or task has this id; names the nearest ones. Or the run has no traces.
     """
     folder = load_folder(run_dir)
-    found = candidates(folder)
     parts: list[RenderableType] = []
     if trace_id is None:
-        parts.append(_list(found))
+        found = _candidates(folder)
+        parts += [_list(found, width), Text()]
         chosen = next((group[0].trace_id for group in (found.send, found.sync, found.killed) if group), None)
         if chosen is None:
             raise RigError(f"{run_dir} has no traces: no send or sync was settled, and no execution was killed")
@@ -154,9 +156,17 @@ def waterfall_text(run_dir: Path, trace_id: str | None, *, width: int, color: bo
     return _printed(parts, width=width, color=color)
 
 
+def _candidates(folder: RunFolder) -> Candidates:
+    try:
+        return candidates(folder)
+    except DAMAGE as err:
+        raise RigError(f"{folder.path}: traces can't be made out: {type(err).__name__}: {words.clean(err)}") from err
+
+
 def _chosen(folder: RunFolder, given: str) -> str:
     """The trace with this id, or with the only id that begins so; a task's id stands for its trace."""
-    known = {trace_id: trace_id for trace_id in trace_ids(folder.path)}
+    traces = trace_ids(folder.path)
+    known = {trace_id: trace_id for trace_id in traces}
     known |= {row["job_id"]: row["trace_id"] for row in folder.jobs if row.get("trace_id")}
     wanted = given.strip().lower()
     if wanted in known:
@@ -167,7 +177,7 @@ def _chosen(folder: RunFolder, given: str) -> str:
     if fitting:
         more = f" and {len(fitting) - _NEAREST_MAX} more" if len(fitting) > _NEAREST_MAX else ""
         raise RigError(f"trace {given!r} could be any of {', '.join(fitting[:_NEAREST_MAX])}{more}")
-    near = _nearest(wanted, known)
+    near = _nearest(wanted, known if "-" in wanted else traces)
     raise RigError(
         f"no trace or task {given!r} in {folder.path}; nearest: {', '.join(near) or 'none, there are no spans'}"
     )
@@ -189,24 +199,25 @@ def _common(one: str, other: str) -> str:
     return one[:length]
 
 
-def _list(found: Candidates) -> RenderableType:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for title, justify in (("worth a look", "left"), ("took", "right"), ("trace", "left"), ("task", "left")):
-        table.add_column(title, justify=justify, no_wrap=True)  # type: ignore[arg-type]  # rich's names of sides
-    groups: list[tuple[str, Sequence[Candidate]]] = [
-        ("send", found.send),
-        ("sync", found.sync),
-        ("killed", found.killed[:10]),
-    ]
+def _list(found: Candidates, width: int) -> RenderableType:
+    """Whole ids, as they are there to be copied; a narrow terminal has no room for those of tasks."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1))
+    table.add_column("worth a look", no_wrap=True)
+    table.add_column("took", justify="right", no_wrap=True)
+    table.add_column("trace", overflow="fold")
+    if width >= _TASK_WIDTH_MIN:
+        table.add_column("task", no_wrap=True)
+    groups = (("send", found.send), ("sync", found.sync), ("killed", found.killed[:10]))
     for name, group in groups:
         for index, candidate in enumerate(group, start=1):
-            what = f"{name}: {candidate.what}" if name == "killed" else f"slowest {name} {index}"
-            table.add_row(
+            what = f"killed: {candidate.what}" if name == "killed" else f"slowest {name} {index}"
+            cells = (
                 Text(what + " (warm-up)" * candidate.warmup, style="red" if name == "killed" else ""),
                 Text(words.duration(candidate.took_ns)),
                 Text(words.clean(candidate.trace_id)),
                 Text(words.clean(candidate.task_id)),
             )
+            table.add_row(*cells[: len(table.columns)])
     return table
 
 
@@ -266,14 +277,14 @@ def _ruler(length: int, width: int) -> Text:
 
 
 def _bar(row: SpanRow, start: int, length: int, width: int) -> Text:
-    """The queue wait as a thin line, the span as a block; both at least a sliver."""
-    begin, end = (width * (time - start) / length for time in (row.start_ns, row.end_ns))
-    wait = width * (row.start_ns - row.wait_ns - start) / length
+    """The queue wait as a thin line, the span as a block; the shortest is still a sliver."""
+    begin, cells = width * (row.start_ns - start) / length, width * row.duration_ns / length
     first = min(int(begin), width - 1)
-    blank = min(int(wait), first) if row.wait_ns else first
-    full, rest = divmod(max(end - first, 0.125), 1)
-    block = _FULL * int(full) + (_EIGHTHS[int(rest * 8)] if rest >= 0.125 else "")  # noqa: PLR2004  # an eighth
+    blank = min(int(width * (row.start_ns - row.wait_ns - start) / length), first)
+    # A span shorter than a cell is drawn by its length alone: where in the cell it began can't be shown.
+    full, eighths = divmod(round(8 * (begin + cells - first if cells >= 1 else max(cells, 0.125))), 8)
+    block = _FULL * full + _EIGHTHS[eighths].strip()
     text = Text(" " * blank + "┄" * (first - blank), style="dim")
-    shape = "░" * max(len(block), 1) if row.synthesised else block or _EIGHTHS[1]
+    shape = "░" * len(block) if row.synthesised else block
     text.append(shape[: width - first], style="red" if row.error else _PARTS[row.part])
     return text

@@ -129,7 +129,7 @@ def _facts(view: View) -> list[str]:
     started, took = verdict.get("started_ns") or run.get("started_ns"), verdict.get("duration_s")
     facts = {
         "seed": verdict.get("seed", run.get("seed", words.NOTHING)),
-        "commit": run.get("commit") or words.NOTHING,
+        "commit": words.commit(run),
         "mutant": verdict.get("mutant") or run.get("mutant") or "none",
         "began": words.moment(started if isinstance(started, int) else None),
         "judged time": words.duration(took * 1e9 if isinstance(took, int | float) else None),

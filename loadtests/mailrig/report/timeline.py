@@ -165,8 +165,8 @@ def phases(folder: RunFolder) -> tuple[Phase, ...]:
         (op["time_ns"], str(op["value"].get("name"))) for op in folder.history if op["f"] == "phase"
     ]  # already in the order of time
     ended = folder.run.get("ended_ns")
-    last = max([ended if isinstance(ended, int) else 0, *(time_ns for time_ns, _ in begins)], default=0)
-    ends = [time_ns for time_ns, _ in begins[1:]] + [last]
+    last = max([ended if isinstance(ended, int) else 0, *(time_ns for time_ns, _ in begins)])
+    ends = [*(time_ns for time_ns, _ in begins), last][1:]
     return tuple(Phase(name=name, start_ns=start, end_ns=end) for (start, name), end in zip(begins, ends, strict=True))
 
 

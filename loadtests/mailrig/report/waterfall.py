@@ -15,6 +15,7 @@ from mailrig.report.traces import PARTS, SpanRow, thin
 
 SPANS_MAX: Final = 150
 _TICKS: Final = 5
+_S: Final = 1_000_000_000
 _INDENT_PX: Final = 13
 _ATTRIBUTES_MAX: Final = 24
 _BAD: Final = frozenset({"killed", "failed", "error", "parent missing"})
@@ -58,18 +59,18 @@ def _step(length_ns: int) -> float:
 
 def _ruler(length: int, step: float) -> Markup:
     ticks = [
-        element("span", _tick(index * step, step), style=f"left:{100 * index * step / length:.2f}%")
+        element("span", _tick(index * step, length), style=f"left:{100 * index * step / length:.2f}%")
         for index in range(int(length / step) + 1)
         if index * step <= length * 0.94  # the last one would hang over the edge
     ]
     return element("div", ticks, class_="ruler")
 
 
-def _tick(nanoseconds: float, step: float) -> str:
-    """All ticks of a ruler have the unit of its step."""
+def _tick(nanoseconds: float, length_ns: int) -> str:
+    """All ticks of a ruler have one unit, that of its length."""
     if nanoseconds == 0:
         return "0"
-    return f"{nanoseconds / 1e9:g} s" if step >= 1e8 else f"{nanoseconds / 1e6:g} ms"  # noqa: PLR2004  # 100 ms
+    return f"{nanoseconds / _S:g} s" if length_ns >= _S else f"{nanoseconds / 1e6:g} ms"
 
 
 def _row(row: SpanRow, start: int, length: int) -> Markup:

@@ -14,6 +14,7 @@ MARKS: Final[Mapping[str, str]] = {"pass": "✓", "fail": "✗", "invalid": "⊘
 _MS: Final = 1e6
 _S: Final = 1e9
 _MINUTE_S: Final = 60
+_GIB: Final = 2**30
 _MIB: Final = 2**20
 _KIB: Final = 2**10
 # What no terminal, XML 1.0 or HTML document may carry: control characters but tab and line feed, halves of
@@ -47,6 +48,8 @@ def size(size_bytes: float | None) -> str:
     """``96.4 MiB``, ``12.0 KiB``, ``312 B``."""
     if size_bytes is None:
         return NOTHING
+    if size_bytes >= _GIB:
+        return f"{size_bytes / _GIB:.1f} GiB"
     if size_bytes >= _MIB:
         return f"{size_bytes / _MIB:.1f} MiB"
     return f"{size_bytes / _KIB:.1f} KiB" if size_bytes >= _KIB else f"{size_bytes:.0f} B"
@@ -78,6 +81,12 @@ def observed(gate: Mapping[str, Any]) -> str:
         return clean(value)
     unit = clean(gate.get("unit") or "")
     return f"{number(value)} {unit}".rstrip()
+
+
+def commit(run: Mapping[str, Any]) -> str:
+    """Which source ran; a tree that was not as committed says so."""
+    text = clean(run.get("commit") or NOTHING, limit=13)
+    return f"{text} (modified)" if run.get("modified") else text
 
 
 def task(name: object) -> str:
