@@ -8,8 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from fakemail import FakemailError
 
-class ControlError(Exception):
+
+class ControlError(FakemailError):
     """The control API refused a request, or did not answer."""
 
 

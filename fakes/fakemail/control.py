@@ -15,6 +15,7 @@ from fakemail.mailbox import ConflictError, Folder, Ledger, MailStore, NotFoundE
 #: Largest message that can be put into a mailbox, bytes.
 _BODY_BYTES_MAX: Final = 64 * 1024 * 1024
 _PAGE_MAX: Final = 10_000
+_SEED_KEYS: Final = ("folder", "count", "seed", "profile")
 
 
 def application(store: MailStore, ledger: Ledger, plan: Plan) -> web.Application:
@@ -70,6 +71,8 @@ class _Control:
 
     async def post_seed(self, request: web.Request) -> web.Response:
         body = await _object(request)
+        if unknown := sorted(body.keys() - _SEED_KEYS):
+            raise FaultError(where="body", problem=f"unknown key {unknown[0]!r}", allowed=", ".join(_SEED_KEYS))
         folder = self._folder(request, body.get("folder", "INBOX"))
         count, seed = _whole(body, "count", None), _whole(body, "seed", self._store.seed)
         uids = self._store.seed_folder(folder, count=count, seed=seed, profile=str(body.get("profile", "small")))
@@ -96,7 +99,8 @@ class _Control:
 
     async def get_faults(self, _: web.Request) -> web.Response:
         counters = self._plan.counters
-        return web.json_response({"faults": [fault.as_dict() | counters[fault.id] for fault in self._plan.faults]})
+        # The counters stand beside the faults, so that what was got can be put again.
+        return web.json_response({"faults": [f.as_dict() for f in self._plan.faults], "counters": counters})
 
     async def put_faults(self, request: web.Request) -> web.Response:
         self._plan.replace(parse_faults(await _json(request)))

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections import Counter
+from collections.abc import Coroutine, Sequence
 
 from fakemail.faults import Action, Plan
 from fakemail.imap_protocol import Close, Delay, ImapSession, Wait
@@ -36,8 +38,13 @@ def no_delay(transport: asyncio.BaseTransport) -> None:
 class ImapConnection(asyncio.Protocol):
     """One client."""
 
-    def __init__(self, store: MailStore, ledger: Ledger, plan: Plan) -> None:
+    def __init__(
+        self, store: MailStore, ledger: Ledger, plan: Plan, connections: set[asyncio.Transport] | None = None
+    ) -> None:
         self._store, self._ledger, self._plan = store, ledger, plan
+        #: Shared by all: who stops the servers ends what is in it.
+        self._connections = set() if connections is None else connections
+        self._served: Counter[str] = Counter()
         self._number = ledger.open_connection()
         self._session = ImapSession(store, note=self._note, decide=self._decide)
         self._transport: asyncio.Transport | None = None
@@ -47,9 +54,13 @@ class ImapConnection(asyncio.Protocol):
         self._again = False
 
     def _note(self, kind: str, **facts: object) -> None:
+        if kind == "served":
+            # Counted, and told at the end: an entry a command would push deliveries out of the ledger.
+            self._served[str(facts["command"])] += 1
+            return
         self._ledger.record(protocol="imap", connection=self._number, kind=kind, **facts)
 
-    def _decide(self, point: str, **context: str) -> Action | None:
+    def _decide(self, point: str, **context: str | Sequence[str]) -> Action | None:
         action = self._plan.decide(point, **context)
         if action is not None:
             self._note("fault", fault_id=action.fault_id, point=point)
@@ -61,9 +72,21 @@ class ImapConnection(asyncio.Protocol):
         self._transport = transport
         no_delay(transport)
         quick(transport)
+        self._connections.add(transport)
         self._note("connect")
         self._store.watchers.add(self._wake)
-        self._task = asyncio.get_running_loop().create_task(self._greet())
+        self._start(self._greet())
+
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        self._task = asyncio.get_running_loop().create_task(work)
+        self._task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        """A mistake of ours is told, and no client is left waiting for it."""
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        self._abort()
+        asyncio.get_running_loop().call_exception_handler({"message": "IMAP session failed", "exception": error})
 
     async def _greet(self) -> None:
         action = self._plan.decide("imap.connect")
@@ -93,7 +116,7 @@ class ImapConnection(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():
             return
         if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._drain())
+            self._start(self._drain())
         else:
             self._again = True
 
@@ -145,5 +168,16 @@ class ImapConnection(asyncio.Protocol):
         """Forget the connection."""
         del exc
         self._store.watchers.discard(self._wake)
-        self._writable.set()
-        self._note("disconnect")
+        if self._task is not None:
+            self._task.cancel()
+        if self._transport is not None:
+            self._connections.discard(self._transport)
+        self._note_end()
+
+    def _note_end(self) -> None:
+        user = self._session.user
+        if self._served:
+            self._ledger.record(
+                protocol="imap", connection=self._number, kind="served", user=user, commands=dict(self._served)
+            )
+        self._note("disconnect", user=user)

@@ -546,7 +546,11 @@ class MailStore:
     def login(self, address: str, password: str) -> Account | None:
         """The user, if the password is right."""
         account = self._accounts.get(address.lower())
-        if account is None or not hmac.compare_digest(account.password.encode(), password.encode()):
+        # A client may send bytes that are no UTF-8: a wrong password like any other.
+        given = password.encode("utf-8", errors="surrogateescape")
+        if account is None or not hmac.compare_digest(
+            account.password.encode("utf-8", errors="surrogateescape"), given
+        ):
             return None
         return account
 

@@ -23,7 +23,9 @@ _PLAIN: Final = frozenset(
 )  # fmt: skip
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _SECTION: Final = re.compile(
-    r"(?P<path>\d+(?:\.\d+)*)?\.?(?P<what>HEADER\.FIELDS(?:\.NOT)? \((?P<names>[^)]*)\)|HEADER|TEXT|MIME)?",
+    r"(?P<path>\d+(?:\.\d+)*)?(?(path)(?:\.(?=[HTM])|(?=\Z)))"
+    # MIME is a part's alone.
+    r"(?P<what>HEADER\.FIELDS(?:\.NOT)? \((?P<names>[^)]+)\)|HEADER|TEXT|(?(path)MIME|(?!)))?",
     re.IGNORECASE,
 )
 
@@ -182,15 +184,17 @@ def _fields(header: bytes, names: Sequence[str], *, exclude: bool) -> bytes:
 
 
 def _walk(part: Part, path: Sequence[int]) -> Part | None:
+    whole = True
     for number in path:
-        inner = part.parts[0] if part.content_type == ("message", "rfc822") and part.parts else part
+        contained = part.content_type == ("message", "rfc822") and bool(part.parts) and not whole
+        inner = part.parts[0] if contained else part
         if inner.content_type[0] == "multipart":
             if not 1 <= number <= len(inner.parts):
                 return None
-            part = inner.parts[number - 1]
-        elif number == 1:
+            part, whole = inner.parts[number - 1], False
+        elif number == 1 and (whole or contained):
             # A message that is not multipart has one part, itself.
-            part = inner
+            part, whole = inner, False
         else:
             return None
     return part
@@ -227,11 +231,15 @@ def _addresses(value: str | None) -> bytes:
     return b"(" + b"".join(rows) + b")"
 
 
+_NOTHING: Final = Part(header=b"", body=b"", content_type=("text", "plain"), parameters=(), parts=())
+
+
 def structure(part: Part, *, extended: bool) -> bytes:
     """BODY and BODYSTRUCTURE (RFC 3501 section 7.4.2)."""
     kind, subtype = part.content_type
-    if kind == "multipart" and part.parts:
-        inner = b"".join(structure(child, extended=extended) for child in part.parts)
+    if kind == "multipart":
+        # The grammar wants one part at least, also where the mail has none.
+        inner = b"".join(structure(child, extended=extended) for child in part.parts or (_NOTHING,))
         words = [inner, quoted(subtype)]
         if extended:
             words += [_parameters(part.parameters), *_extension(part)]

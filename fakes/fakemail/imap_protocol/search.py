@@ -6,9 +6,12 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
+from email.errors import HeaderParseError
+from email.header import decode_header, make_header
+from email.utils import parsedate_to_datetime
 from typing import Final
 
-from fakemail.imap_protocol.syntax import NESTING_MAX, Cursor, SyntaxFault, chosen
+from fakemail.imap_protocol.syntax import NESTING_MAX, Cursor, SyntaxFault, chosen, numbers
 from fakemail.mailbox import Folder, Mail, field_value, header_block
 
 _MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
@@ -37,8 +40,6 @@ def parse_keys(cursor: Cursor, uids: Sequence[int], *, depth: int = 0) -> Key:
     Raises:
         SyntaxFault: a key is not known, or nesting is too deep.
     """
-    if depth > NESTING_MAX:
-        raise SyntaxFault("keys are nested too deeply")
     keys = [_key(cursor, uids, depth)]
     while cursor.take(b" "):
         keys.append(_key(cursor, uids, depth))
@@ -46,13 +47,15 @@ def parse_keys(cursor: Cursor, uids: Sequence[int], *, depth: int = 0) -> Key:
 
 
 def _key(cursor: Cursor, uids: Sequence[int], depth: int) -> Key:  # noqa: C901, PLR0911, PLR0912  # a table with arguments
+    if depth > NESTING_MAX:
+        raise SyntaxFault("keys are nested too deeply")
     if cursor.take(b"("):
         key = parse_keys(cursor, uids, depth=depth + 1)
         cursor.need(b")")
         return key
     if cursor.at_set():
-        numbers = set(chosen(range(1, len(uids) + 1), cursor.sequence_set()))
-        return lambda c: c.number in numbers
+        named = set(numbers(cursor.sequence_set(), len(uids)))
+        return lambda c: c.number in named
     word = cursor.word()
     if word in _FLAGS:
         return _flag(_FLAGS[word], has=True)
@@ -84,9 +87,9 @@ def _key(cursor: Cursor, uids: Sequence[int], depth: int) -> Key:  # noqa: C901,
             size = cursor.number()
             return lambda c: len(c.mail.raw) > size if word == "LARGER" else len(c.mail.raw) < size
         case "BEFORE" | "ON" | "SINCE":
-            return _received(word, _day(cursor.text()))
+            return _dated(word, _day(cursor.text()), lambda c: c.mail.received.date())
         case "SENTBEFORE" | "SENTON" | "SENTSINCE":
-            return _received(word.removeprefix("SENT"), _day(cursor.text()))
+            return _dated(word.removeprefix("SENT"), _day(cursor.text()), _sent)
         case "HEADER":
             name = cursor.text()
             cursor.space()
@@ -113,9 +116,26 @@ def _header(name: str, text: str) -> Key:
 
     def key(candidate: Candidate) -> bool:
         value = field_value(header_block(candidate.mail.raw), name)
-        return value is not None and wanted in value.lower()
+        return value is not None and wanted in _readable(value).lower()
 
     return key
+
+
+def _readable(value: str) -> str:
+    """A field's value with its encoded words decoded (RFC 3501 section 6.4.4 asks for it)."""
+    plain = value.encode("latin-1").decode("utf-8", errors="replace")
+    try:
+        return str(make_header(decode_header(plain)))
+    except (HeaderParseError, LookupError, ValueError):
+        return plain
+
+
+def _sent(candidate: Candidate) -> date | None:
+    """The day in the Date field, time and zone left out; None where it can't be read."""
+    try:
+        return parsedate_to_datetime(field_value(header_block(candidate.mail.raw), "date") or "").date()
+    except ValueError:
+        return None
 
 
 def _day(text: str) -> date:
@@ -128,11 +148,11 @@ def _day(text: str) -> date:
         raise SyntaxFault(f"there is no {text}") from err
 
 
-def _received(word: str, day: date) -> Key:
-    match word:
-        case "BEFORE":
-            return lambda c: c.mail.received.date() < day
-        case "ON":
-            return lambda c: c.mail.received.date() == day
-        case _:
-            return lambda c: c.mail.received.date() >= day
+def _dated(word: str, day: date, of: Callable[[Candidate], date | None]) -> Key:
+    holds: Callable[[date], bool] = {"BEFORE": day.__gt__, "ON": day.__eq__, "SINCE": day.__le__}[word]
+
+    def key(candidate: Candidate) -> bool:
+        mail = of(candidate)
+        return mail is not None and holds(mail)
+
+    return key

@@ -18,7 +18,7 @@ from typing import Final
 from fakemail.faults import Action
 from fakemail.imap_protocol.fetch import flag_list, parse_items, row, sees
 from fakemail.imap_protocol.search import Candidate, parse_keys
-from fakemail.imap_protocol.syntax import Continue, Cursor, Framer, SyntaxFault, TooLong, chosen, quoted
+from fakemail.imap_protocol.syntax import Continue, Cursor, Framer, SyntaxFault, TooLong, chosen, numbers, quoted
 from fakemail.mailbox import (
     DELETED,
     SEEN,
@@ -96,6 +96,8 @@ class ImapSession:
         #: What this client has been told: UIDs by message number, and the folder's version then.
         self._uids: list[int] = []
         self._version = 0
+        #: Messages may have gone of which it could not be told yet.
+        self._expunges_due = False
         self._idle_tag: bytes | None = None
         self._auth_tag: bytes | None = None
         #: What a fault wants done before the command that follows.
@@ -117,20 +119,12 @@ class ImapSession:
     def events(self) -> Iterator[Event]:
         """What follows from all that has arrived."""
         while self.state != LOGOUT:
-            if self._idle_tag is not None:
+            if awaiting := self._idle_tag or self._auth_tag:
                 line = self._framer.line()
                 if line is None:
-                    yield from self._changes(expunges=True)
-                    yield Wait()
+                    yield from self._idle_news()
                     return
-                yield from self._idle_ends(line)
-                continue
-            if self._auth_tag is not None:
-                line = self._framer.line()
-                if line is None:
-                    return
-                tag, self._auth_tag = self._auth_tag, None
-                yield self._plain(tag, line)
+                yield from self._too_long(line, awaiting) if isinstance(line, TooLong) else self._resume(line)
                 continue
             command = self._framer.command()
             if command is None:
@@ -144,15 +138,17 @@ class ImapSession:
             yield b"+ go ahead\r\n"
             return
         if isinstance(command, TooLong):
-            self.state = LOGOUT
-            yield command.tag + f" BAD the {command.what} is too long\r\n".encode()
-            yield Close()
+            yield from self._too_long(command, command.tag)
             return
         cursor, tag = Cursor(command), b"*"
         try:
             tag = _tag(cursor)
             name = cursor.word()
-            yield from self._faulty(tag, name) or self._run(tag, name, cursor)
+            names = _names(name, cursor)
+            if spoilt := self._faulty(tag, names):
+                yield from spoilt
+                return
+            yield from self._run(tag, name, cursor, called=names[-1])
         except SyntaxFault as err:
             yield tag + f" BAD {err}\r\n".encode("ascii", errors="replace")
         except NotFoundError as err:
@@ -160,9 +156,28 @@ class ImapSession:
         except MailboxError as err:
             yield tag + f" NO [CANNOT] {err}\r\n".encode("ascii", errors="replace")
 
-    def _faulty(self, tag: bytes, name: str) -> list[Event]:
+    def _too_long(self, what: TooLong, tag: bytes) -> Iterator[Event]:
+        """The end of a client that knows no limits: it can't be kept in step."""
+        self.state = LOGOUT
+        yield tag + f" BAD the {what.what} is too long\r\n".encode()
+        yield Close()
+
+    def _resume(self, line: bytes) -> Iterator[Event]:
+        """The line that a command asked for has come."""
+        if self._idle_tag is not None:
+            yield from self._idle_ends(line)
+            return
+        tag, self._auth_tag = self._auth_tag or b"*", None
+        yield self._plain(tag, line)
+
+    def _idle_news(self) -> Iterator[Event]:
+        if self._idle_tag is not None:
+            yield from self._changes(expunges=True)
+            yield Wait()
+
+    def _faulty(self, tag: bytes, names: tuple[str, ...]) -> list[Event]:
         """What a fault does instead of the command; a mere delay comes before it."""
-        action = self._decide("imap.command", command=name, user=self.user)
+        action = self._decide("imap.command", command=names, user=self.user)
         if action is None:
             return []
         events: list[Event] = [Delay(delay_ms=action.delay_ms)] if action.delay_ms else []
@@ -178,7 +193,7 @@ class ImapSession:
             return [*events, f"* {action.reply}\r\n".encode(), Close()]
         return [*events, tag + b" " + action.reply.encode() + b"\r\n"]
 
-    def _run(self, tag: bytes, name: str, cursor: Cursor) -> Iterator[Event]:
+    def _run(self, tag: bytes, name: str, cursor: Cursor, *, called: str) -> Iterator[Event]:
         yield from self._pending
         self._pending = ()
         if name not in TRANSITIONS:
@@ -186,8 +201,9 @@ class ImapSession:
         if self.state not in TRANSITIONS[name]:
             raise SyntaxFault(f"{name} is not allowed in the state {self.state!r}")
         handler: Callable[[bytes, Cursor], Iterator[Event]] = getattr(self, f"_{name.lower()}")
+        # Before it runs: after LOGOUT nothing runs any more.
+        self._note("served", command=called)
         yield from handler(tag, cursor)
-        self._note("served", command=name, user=self.user)
 
     def _ok(self, tag: bytes, text: str, *, expunges: bool = True) -> Iterator[Event]:
         yield from self._changes(expunges=expunges)
@@ -196,7 +212,7 @@ class ImapSession:
     def _changes(self, *, expunges: bool) -> Iterator[Event]:
         """What has changed since this client was last told (RFC 3501 sections 5.2 and 7.4.1)."""
         folder = self._folder
-        if folder is None or folder.version == self._version:
+        if folder is None or (folder.version == self._version and not (expunges and self._expunges_due)):
             return
         out: list[bytes] = []
         known = set(self._uids)
@@ -206,18 +222,18 @@ class ImapSession:
         if new:
             self._uids += new
             out.append(b"* %d EXISTS\r\n" % len(self._uids))
-        numbers = {uid: i for i, uid in enumerate(self._uids, 1)}
+        places = {uid: i for i, uid in enumerate(self._uids, 1)}
         for uid in folder.flagged_since(self._version):
-            if uid in numbers and uid not in new:
-                out.append(b"* %d FETCH (UID %d FLAGS %s)\r\n" % (numbers[uid], uid, flag_list(folder.flags(uid))))
-        if expunges:
-            self._version = folder.version
+            if uid in places and uid not in new:
+                out.append(b"* %d FETCH (UID %d FLAGS %s)\r\n" % (places[uid], uid, flag_list(folder.flags(uid))))
+        self._version, self._expunges_due = folder.version, not expunges
         if out:
             yield b"".join(out)
 
     def _gone(self, folder: Folder) -> list[bytes]:
         """EXPUNGE for each message that is no more, highest number first, so that the others keep theirs."""
-        gone = [position for position, uid in enumerate(self._uids) if folder.mail(uid) is None]
+        present = set(folder.uids)
+        gone = [position for position, uid in enumerate(self._uids) if uid not in present]
         for position in reversed(gone):
             del self._uids[position]
         return [b"* %d EXPUNGE\r\n" % (position + 1) for position in reversed(gone)]
@@ -320,7 +336,7 @@ class ImapSession:
         self.state, self._folder = AUTHENTICATED, None
         folder = self._me.folder(name)
         self._folder, self._read_only, self.state = folder, read_only, SELECTED
-        self._uids, self._version = list(folder.uids), folder.version
+        self._uids, self._version, self._expunges_due = list(folder.uids), folder.version, False
         flags = " ".join(_SYSTEM_FLAGS)
         kept = "" if read_only else flags + " \\*"
         unseen = next((i for i, uid in enumerate(self._uids, 1) if SEEN not in folder.flags(uid)), None)
@@ -356,17 +372,21 @@ class ImapSession:
     def _subscribe(self, tag: bytes, cursor: Cursor) -> Iterator[Event]:
         """RFC 3501 section 6.3.6."""
         cursor.space()
-        self._me.subscribed.add(self._me.folder(cursor.text()).name)
+        name = cursor.text()
+        cursor.end()
+        self._me.subscribed.add(self._me.folder(name).name)
         yield from self._ok(tag, "SUBSCRIBE done")
 
     def _unsubscribe(self, tag: bytes, cursor: Cursor) -> Iterator[Event]:
         """RFC 3501 section 6.3.7."""
         cursor.space()
-        self._me.subscribed.discard(canonical(cursor.text()))
+        name = cursor.text()
+        cursor.end()
+        self._me.subscribed.discard(canonical(name))
         yield from self._ok(tag, "UNSUBSCRIBE done")
 
     def _list(self, tag: bytes, cursor: Cursor) -> Iterator[Event]:
-        """RFC 3501 section 6.3.8."""
+        """RFC 3501 section 6.3.8; options by RFC 6154 section 3."""
         yield from self._names(tag, cursor, "LIST", sorted(self._me.folders))
 
     def _lsub(self, tag: bytes, cursor: Cursor) -> Iterator[Event]:
@@ -375,16 +395,22 @@ class ImapSession:
 
     def _names(self, tag: bytes, cursor: Cursor, word: str, names: Sequence[str]) -> Iterator[Event]:
         cursor.space()
+        special = word == "LIST" and _special_use(cursor)
+        if special:
+            cursor.space()
         reference = cursor.astring().decode("utf-8", errors="replace")
         cursor.space()
         pattern = reference + cursor.list_mailbox().decode("utf-8", errors="replace")
+        if word == "LIST" and cursor.take(b" RETURN ") and not _special_use(cursor):
+            raise SyntaxFault("options expected after RETURN")
         cursor.end()
         if pattern == reference == "":
             yield f'* {word} (\\Noselect) "/" ""\r\n'.encode()
         wanted = re.compile("".join({"*": ".*", "%": "[^/]*"}.get(c, re.escape(c)) for c in pattern))
         for name in names:
             # INBOX is INBOX in any case (section 5.1).
-            if wanted.fullmatch(name) or (name == "INBOX" and pattern.upper() == name):
+            fits = wanted.fullmatch(name) or (name == "INBOX" and pattern.upper() == name)
+            if fits and (STANDARD_FOLDERS.get(name) or not special):
                 yield self._name_line(word, name, names)
         yield from self._ok(tag, f"{word} done")
 
@@ -429,7 +455,7 @@ class ImapSession:
         cursor.space()
         name = cursor.text()
         cursor.space()
-        flags = cursor.flags() if cursor.peek() == b"(" else []
+        flags = [_flag(flag) for flag in cursor.flags()] if cursor.peek() == b"(" else []
         cursor.take(b" ")
         received = _date_time(cursor.string().decode("ascii", errors="replace")) if cursor.peek() == b'"' else None
         cursor.take(b" ")
@@ -518,16 +544,20 @@ class ImapSession:
         if by_uid:
             wanted = set(chosen(self._uids, text))
             return [(i, uid) for i, uid in enumerate(self._uids, 1) if uid in wanted]
-        numbers = range(1, len(self._uids) + 1)
-        highest = max((int(n) for n in re.findall(rb"\d+", text)), default=0)
-        if highest > len(self._uids):
-            raise SyntaxFault(f"there is no message {highest}")
-        return [(i, self._uids[i - 1]) for i in chosen(numbers, text)]
+        return [(i, self._uids[i - 1]) for i in numbers(text, len(self._uids))]
+
+    def _mark(self, uid: int, flags: frozenset[str]) -> None:
+        """Change flags by this client's own command, whose answer tells it: the news need not repeat it."""
+        told = self._here.version == self._version
+        self._here.set_flags(uid, flags)
+        if told:
+            self._version = self._here.version
 
     def _search(self, tag: bytes, cursor: Cursor, *, by_uid: bool = False) -> Iterator[Event]:
         """RFC 3501 section 6.4.4."""
         cursor.space()
-        if cursor.take(b"CHARSET "):
+        if cursor.data[cursor.at : cursor.at + 8].upper() == b"CHARSET ":
+            cursor.at += 8
             charset = cursor.text().upper()
             if charset not in {"US-ASCII", "UTF-8"}:
                 yield tag + b" NO [BADCHARSET (US-ASCII UTF-8)] unknown character set\r\n"
@@ -559,7 +589,7 @@ class ImapSession:
             if mail is None:
                 continue
             if marks and SEEN not in self._here.flags(uid):
-                self._here.set_flags(uid, self._here.flags(uid) | {SEEN})
+                self._mark(uid, self._here.flags(uid) | {SEEN})
                 shown = items if "FLAGS" in names else [*items, *parse_items(b"FLAGS")]
             else:
                 shown = items
@@ -585,20 +615,17 @@ class ImapSession:
         if self._read_only:
             yield tag + b" NO the folder is read-only\r\n"
             return
-        up_to_date = self._version == self._here.version
         out = []
         for number, uid in messages:
             before = self._here.flags(uid)
             after = {"+": before | given, "-": before - given, "": given}[match[1]]
-            self._here.set_flags(uid, after)
+            self._mark(uid, after)
             if not match[2]:
                 label = b"UID %d " % uid if by_uid else b""
                 out.append(b"* %d FETCH (%sFLAGS %s)\r\n" % (number, label, flag_list(self._here.flags(uid))))
-        # This client knows its own changes; those of others are told with the next command that may.
-        self._version = self._here.version if up_to_date else self._version
         if out:
             yield b"".join(out)
-        yield tag + b" OK STORE done\r\n"
+        yield from self._ok(tag, "STORE done", expunges=by_uid)
 
     def _copy(self, tag: bytes, cursor: Cursor, *, by_uid: bool = False) -> Iterator[Event]:
         """RFC 3501 section 6.4.7; COPYUID by RFC 4315 section 3."""
@@ -642,7 +669,28 @@ class ImapSession:
 def _flag(text: str) -> str:
     """A system flag in the spelling of RFC 3501 section 2.3.2; a keyword as it is."""
     known = {flag.lower(): flag for flag in _SYSTEM_FLAGS}
+    if text.startswith("\\") and text.lower() not in known:
+        raise SyntaxFault(f"{text} is no flag that a client may set")
     return known.get(text.lower(), text)
+
+
+def _names(name: str, cursor: Cursor) -> tuple[str, ...]:
+    """What a fault may call the command, the fullest last: FETCH and UID FETCH are both right for the latter."""
+    word = re.match(rb" ([A-Za-z]+)", cursor.data[cursor.at : cursor.at + 32])
+    if name != "UID" or word is None:
+        return (name,)
+    inner = word[1].decode("ascii").upper()
+    return (inner, f"UID {inner}")
+
+
+def _special_use(cursor: Cursor) -> bool:
+    """Step over ``(SPECIAL-USE)``; False where no options are."""
+    if not cursor.take(b"("):
+        return False
+    if cursor.word() != "SPECIAL-USE":
+        raise SyntaxFault("the only option is SPECIAL-USE")
+    cursor.need(b")")
+    return True
 
 
 def _tag(cursor: Cursor) -> bytes:

@@ -16,11 +16,12 @@ LITERAL_BYTES_MAX: Final = 64 * 1024 * 1024
 NESTING_MAX: Final = 32
 _LITERAL_END: Final = re.compile(rb"\{(\d{1,19})(\+?)\}\Z")
 _LITERAL_START: Final = re.compile(rb"~?\{(\d{1,19})\+?\}\r?\n")
-_ATOM: Final = re.compile(rb'[^\x00-\x1f\x7f(){ %*"\\\]]+')
+_ATOM: Final = re.compile(rb'[^\x00-\x1f\x7f-\xff(){ %*"\\\]]+')
 _ASTRING: Final = re.compile(rb'[^\x00-\x1f\x7f(){ %*"\\]+')
 _LIST_MAILBOX: Final = re.compile(rb'[^\x00-\x1f\x7f(){ "\\]+')
 _QUOTED: Final = re.compile(rb'"((?:[^"\\\r\n\x00]|\\["\\])*)"')
-_SET: Final = re.compile(rb"(?:\d{1,10}|\*)(?::(?:\d{1,10}|\*))?(?:,(?:\d{1,10}|\*)(?::(?:\d{1,10}|\*))?)*")
+_NUMBER: Final = rb"(?:[1-9]\d{0,9}|\*)"
+_SET: Final = re.compile(_NUMBER + rb"(?::" + _NUMBER + rb")?(?:," + _NUMBER + rb"(?::" + _NUMBER + rb")?)*")
 
 
 class SyntaxFault(Exception):  # noqa: N818  # not one for users of fakemail: it becomes a BAD
@@ -54,9 +55,11 @@ class Framer:
         """More bytes."""
         self._buffer += data
 
-    def line(self) -> bytes | None:
+    def line(self) -> bytes | TooLong | None:
         """The next line as it is, without its end: what follows a continuation request (AUTHENTICATE, IDLE)."""
         end = self._buffer.find(b"\n")
+        if (len(self._buffer) if end < 0 else end) > LINE_BYTES_MAX:
+            return self._too_long("line")
         if end < 0:
             return None
         line = bytes(self._buffer[:end]).rstrip(b"\r")
@@ -77,7 +80,8 @@ class Framer:
             literal = _LITERAL_END.search(line)
             if literal is None:
                 return self._take(end)
-            if int(literal[1]) > LITERAL_BYTES_MAX:
+            # All literals of a command together: it is kept until it is whole.
+            if end + int(literal[1]) > LITERAL_BYTES_MAX:
                 return self._too_long("literal")
             if not literal[2] and not self._granted:
                 self._granted = True
@@ -198,6 +202,15 @@ class Cursor:
         if listed:
             self.need(b")")
         return found
+
+
+def numbers(text: bytes, count: int) -> list[int]:
+    """Message sequence numbers; one that doesn't exist is the client's error (RFC 3501 section 9, seq-number)."""
+    highest = max((int(number) for number in re.findall(rb"\d+", text)), default=0)
+    # "1:*" is what clients say for everything, also of an empty folder.
+    if highest > count and not (count == 0 and text == b"1:*"):
+        raise SyntaxFault(f"there is no message {highest}")
+    return chosen(range(1, count + 1), text)
 
 
 def ranges(text: bytes, largest: int) -> list[tuple[int, int]]:
