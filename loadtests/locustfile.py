@@ -1,36 +1,66 @@
-"""Open-loop mail load for Locust: `locust -f loadtests/locustfile.py` against a stack from `mailrig up`.
+"""Open-loop mail load for Locust: ``locust -f loadtests/locustfile.py`` against a stack from ``mailrig up``.
 
-The schedule is fixed before the first request: each arrival has its time, and neither a slow answer nor a full queue
-delays the next one. One user drives all of it (its number is fixed); completions come from the feed.
+Rule 1: the schedule is fixed before the first request. Each arrival has its time and a greenlet of its own, so neither
+a slow answer nor a full queue delays the next one, and nothing is dropped. Rule 2: each process drives its part of the
+schedule itself, from the start of the test; Locust's user is only what makes its state "running". Users would land on
+whichever workers Locust likes, while the parts (arrivals k mod N) must land on all of them.
+Rule 3: failed requests are for the checkers to judge. The exit code is 0 unless the generator itself broke (2).
 
 MAILRIG_STACK      the stack's file (default: .mailrig/stack.json)
 MAILRIG_SCENARIO   a scenario's name or file (default: smoke)
-MAILRIG_HISTORY    where operations are written (default: runs/locust/<time>/history.load.jsonl)
-MAILRIG_WORKERS    number of Locust workers, when distributed (default: 1); each takes arrivals k mod N
+MAILRIG_HISTORY    where operations are written (default: runs/locust/<time>/history.jsonl; worker k > 0 adds .k)
+MAILRIG_SESSION    keeps idempotency keys and traces of several loads on one stack apart (default: the time)
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import gevent
-from locust import FastHttpUser, constant, events, task
+from gevent.pool import Group
+from geventhttpclient import HTTPClient
+from geventhttpclient.response import HTTPParseError
+from locust import User, events, log, task
+from locust.runners import STATE_MISSING, MasterRunner, WorkerRunner
 
-from mailrig.clients import STACK_FILE, Call, Feed, call_for, classify, read_target
+from mailrig.clients import (
+    FEED_LIMIT,
+    STACK_FILE,
+    Call,
+    Feed,
+    Tally,
+    Target,
+    Timing,
+    call_for,
+    classify,
+    pace,
+    read_target,
+)
 from mailrig.history import HistoryWriter
-from mailrig.scenario import RigError, load_scenario
+from mailrig.scenario import RigError, Scenario, load_scenario
 from mailrig.schedule import Arrival, arrivals, for_worker
 
 #: How often a feed is read, seconds. Queue and run times come from the execution's clock, so it is in none of them.
-FEED_EVERY_S = 0.2
+FEED_EVERY_S: Final = 0.2
+CONNECT_TIMEOUT_S: Final = 5.0
+READ_TIMEOUT_S: Final = 10.0
+#: A server that trickles its answer meets this one.
+REQUEST_TIMEOUT_S: Final = 15.0
+#: From the start of the test to the first instant of the schedule: greenlets and pools are made in it.
+LEAD_S: Final = 0.25
+_OK: Final = 200
+_PART, _DONE = "mailrig-part", "mailrig-done"
+_log = logging.getLogger("mailrig.load")
 
 
-def _setup() -> tuple[Any, Any]:
+def _setup() -> tuple[Target, Scenario]:
     try:
         target = read_target(Path(os.environ.get("MAILRIG_STACK", STACK_FILE)))
         return target, load_scenario(os.environ.get("MAILRIG_SCENARIO", "smoke"))
@@ -40,130 +70,265 @@ def _setup() -> tuple[Any, Any]:
 
 
 TARGET, SCENARIO = _setup()
-WORKERS = int(os.environ.get("MAILRIG_WORKERS", "1"))
 
 
-def _history() -> HistoryWriter:
-    default = Path("runs/locust") / datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ") / "history.load.jsonl"
-    path = Path(os.environ.get("MAILRIG_HISTORY", default))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return HistoryWriter(path, "load")
+class _TooSlowError(Exception):
+    """The answer was not complete in time."""
 
 
-class MailLoad(FastHttpUser):  # type: ignore[misc]  # Locust is not typed for us
-    """The one user, which is the whole load."""
+class Http:
+    """A pool of connections that is never the bottleneck: as large as there can be requests at once."""
 
-    host = TARGET.api_url
-    wait_time = constant(0)
-    fixed_count = WORKERS
-    concurrency = 256
-    connection_timeout = 5.0
-    network_timeout = 15.0
+    def __init__(self, url: str, *, connections: int) -> None:
+        self._client = HTTPClient.from_url(
+            url, concurrency=connections, connection_timeout=CONNECT_TIMEOUT_S, network_timeout=READ_TIMEOUT_S
+        )
 
-    @task  # type: ignore[untyped-decorator]  # as above
-    def drive(self) -> None:
-        """Send every arrival at its time, then wait for what was accepted; then the load is over."""
-        runner = self.environment.runner
-        drive = Drive(self, worker=max(getattr(runner, "worker_index", 0), 0))
+    def send(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes
+    ) -> tuple[int | None, bytes, str | None]:
+        """Status, body and error; without a status nobody knows what the server did."""
         try:
-            drive.run()
-        finally:
-            drive.close()
-        if self.environment.parsed_options.headless:
-            runner.quit()
-        self.stop(force=True)
-
-
-class Drive:
-    """One pass through the schedule."""
-
-    def __init__(self, user: MailLoad, *, worker: int) -> None:
-        self._user = user
-        self._worker = worker
-        self._history = _history()
-        self._session = f"{time.time_ns():x}"
-        self._intended: dict[str, int] = {}
-        self._seen: set[str] = set()
-        schedule = arrivals(SCENARIO, [[address for _, address in a.clients] for a in TARGET.accounts])
-        self._schedule = for_worker(schedule, worker=worker, workers=WORKERS)
-        self._feeds = [gevent.spawn(self._poll, Feed(a)) for a in TARGET.accounts]
-
-    def run(self) -> None:
-        """The schedule, then the drain."""
-        start, start_ns = time.monotonic(), time.time_ns()
-        phases = [("warmup", 0.0), ("load", SCENARIO.load.warmup_s)]
-        pool = []
-        for arrival in self._schedule:
-            self._phases(phases, arrival.at_s)
-            gevent.sleep(max(0.0, start + arrival.at_s - time.monotonic()))
-            pool.append(gevent.spawn(self._do, arrival, start_ns + int(arrival.at_s * 1e9)))
-        self._phases(phases, SCENARIO.load.total_s)
-        gevent.sleep(max(0.0, start + SCENARIO.load.total_s - time.monotonic()))
-        self._history.append("info", "phase", {"name": "drain"}, process="runner")
-        gevent.joinall(pool)
-        deadline = time.monotonic() + SCENARIO.drain_timeout_s
-        while set(self._intended) - self._seen and time.monotonic() < deadline:
-            gevent.sleep(FEED_EVERY_S / 4)
+            with gevent.Timeout(REQUEST_TIMEOUT_S, _TooSlowError):
+                answer = self._client.request(method, path, body=body, headers=dict(headers))
+                return answer.status_code, answer.read(), None
+        except (OSError, HTTPParseError, _TooSlowError) as err:
+            return None, b"", type(err).__name__
 
     def close(self) -> None:
-        """Stop reading the feeds."""
-        gevent.killall(self._feeds)
-        self._history.close()
+        """Close what is idle."""
+        self._client.close()
 
-    def _phases(self, phases: list[tuple[str, float]], at_s: float) -> None:
-        while phases and phases[0][1] <= at_s:
-            self._history.append("info", "phase", {"name": phases.pop(0)[0]}, process="runner")
+
+class Load:
+    """One pass of one process through its part of the schedule."""
+
+    def __init__(self, environment: Any, *, worker: int, workers: int, on_done: Callable[[str | None], None]) -> None:
+        self._environment, self._on_done = environment, on_done
+        schedule = arrivals(SCENARIO, [[address for _, address in account.clients] for account in TARGET.accounts])
+        self._schedule = for_worker(schedule, worker=worker, workers=workers)
+        self._worker = worker
+        self._history = HistoryWriter(_history_path(worker), "load")
+        self._session = os.environ.get("MAILRIG_SESSION", f"{time.time_ns():x}")
+        self._posts = Http(TARGET.api_url, connections=max(1, len(self._schedule)))
+        # An idempotent request is sent again as often as there are connections: few, then.
+        self._gets = Http(TARGET.api_url, connections=len(TARGET.accounts))
+        self._tally, self._requests, self._feeds = Tally(), Group(), Group()
+        self._greenlet: Any = gevent.spawn(self._run)
+
+    def stop(self) -> None:
+        """Break off; requests that are under way are written down as not known."""
+        if not self._greenlet.dead:
+            self._greenlet.kill()
+
+    def _run(self) -> None:
+        failure = None
+        try:
+            self._drive()
+        except Exception as err:  # noqa: BLE001  # Locust would swallow it and go on without a load
+            _log.exception("the load generator failed")
+            failure = f"{type(err).__name__}: {err}"
+        finally:
+            self._requests.kill()
+            self._feeds.kill()
+            for part in (self._posts, self._gets, self._history):
+                part.close()
+        # Not from here: what follows ends the test, and with it this greenlet.
+        gevent.spawn(self._on_done, failure)
+
+    def _drive(self) -> None:
+        for account in TARGET.accounts:
+            feed = Feed(account)
+            self._read_pages(feed, lambda _: None)  # what ended before us is none of ours
+            self._feeds.spawn(self._follow, feed).link_exception(self._broken)
+        start_ns = time.time_ns() + int(LEAD_S * 1e9)
+        if self._worker == 0:
+            value = {"name": "warmup", "scheduled": len(self._schedule)}
+            self._history.append("info", "phase", value, process="runner", time_ns=start_ns)
+        pace(self._schedule, start_ns=start_ns, now_ns=time.time_ns, sleep=gevent.sleep, spawn=self._spawn)
+        end_s = start_ns / 1e9 + SCENARIO.load.total_s
+        gevent.sleep(max(0.0, end_s - time.time()))
+        self._requests.join()
+        deadline = max(end_s, time.time()) + SCENARIO.drain_timeout_s
+        while self._tally.unsettled and time.time() < deadline:
+            gevent.sleep(FEED_EVERY_S / 4)
+
+    # --- requests ---
+
+    def _spawn(self, arrival: Arrival, intended_ns: int) -> None:
+        self._requests.spawn(self._do, arrival, intended_ns).link_exception(self._broken)
 
     def _do(self, arrival: Arrival, intended_ns: int) -> None:
         account = TARGET.accounts[arrival.tenant]
         call = call_for(arrival, account, seed=SCENARIO.seed, intended_ns=intended_ns, session=self._session)
-        now = time.time_ns()
-        self._history.append("invoke", arrival.f, {**call.value, "lag_ns": now - intended_ns}, time_ns=now)
-        status, body, error = self._post(call, f"POST {arrival.f}")
-        kind, known, error = classify(status, body, error)
-        op = self._history.append(kind, arrival.f, {**call.value, **known}, error=error)
+        user, now_ns = f"user:{arrival.index}", time.time_ns()
+        value = {**call.value, "lag_ns": now_ns - intended_ns}
+        self._history.append("invoke", arrival.f, value, process=user, time_ns=now_ns)
+        kind, known, error = classify(*self._send(call))
+        op = self._history.append(kind, arrival.f, {**value, **known}, error=error, process=user)
+        latency_ns = op.time_ns - intended_ns
+        self._fire(Timing(kind="API", name=f"accept {arrival.f}", duration_ns=latency_ns, error=error))
         if kind == "ok":
-            self._intended[known["task_id"]] = intended_ns
-        self._fire("API", f"accept {arrival.f}", op.time_ns - intended_ns, error)
+            self._fire(*self._tally.accepted(known["task_id"], intended_ns))
 
-    def _post(self, call: Call, name: str) -> tuple[int | None, bytes | None, str | None]:
-        answer = self._user.client.post(call.path, data=call.body, headers=dict(call.headers), name=name)
-        # Locust answers status 0 for a connection that broke or timed out.
-        failure = None if answer.status_code else type(answer.error).__name__
-        return answer.status_code or None, answer.content, failure
+    def _send(self, call: Call) -> tuple[int | None, bytes, str | None]:
+        try:
+            return self._posts.send("POST", call.path, call.headers, call.body)
+        except gevent.GreenletExit:
+            return None, b"", "broken off"
 
-    def _poll(self, feed: Feed) -> None:
-        if self._worker:
-            return
+    def _broken(self, greenlet: Any) -> None:
+        """A defect in one of our greenlets is the generator's, and ends it."""
+        gevent.kill(self._greenlet, greenlet.exception)
+
+    # --- completions ---
+
+    def _follow(self, feed: Feed) -> None:
         while True:
-            answer = self._user.client.get(feed.path, headers=feed.headers, name="GET tasks")
-            if answer.status_code == 200:  # noqa: PLR2004  # any other answer is asked again
-                for row in feed.absorb(answer.content):
-                    self._settled(row, feed.tenant)
             gevent.sleep(FEED_EVERY_S)
+            self._read_pages(feed, lambda row: self._settled(row, feed.tenant))
 
-    def _settled(self, row: dict[str, Any], tenant: str) -> None:
+    def _read_pages(self, feed: Feed, use: Callable[[Mapping[str, Any]], None]) -> None:
+        """All pages that there are now. A feed that fails is read again in its next turn: the cursor stands."""
+        full = True
+        while full:
+            status, body, error = self._gets.send("GET", feed.path, feed.headers, b"")
+            try:
+                rows = feed.absorb(body) if status == _OK else []
+            except ValueError as err:
+                status, error, rows = None, str(err), []
+            if status != _OK:
+                self._fire(Timing(kind="API", name="feed", duration_ns=0, error=error or f"status {status}"))
+            for row in rows:
+                use(row)
+            full = len(rows) >= FEED_LIMIT
+
+    def _settled(self, row: Mapping[str, Any], tenant: str) -> None:
         self._history.append("ok", "complete", row, process=f"feed:{tenant}")
-        self._seen.add(row["task_id"])
-        queue, error = row["queue"], None if row["state"] == "succeeded" else row["state"]
-        due = max(row["enqueued_ns"], row["due_ns"])
-        self._fire("TASK", f"queue {queue}", row["started_ns"] - due, None)
-        self._fire("TASK", f"run {queue}", row["ended_ns"] - row["started_ns"], error)
-        if row["task_id"] in self._intended:
-            self._fire("TASK", f"e2e {queue}", row["ended_ns"] - self._intended[row["task_id"]], error)
+        self._fire(*self._tally.settled(row))
 
-    def _fire(self, kind: str, name: str, duration_ns: int, error: str | None) -> None:
-        self._user.environment.events.request.fire(
-            request_type=kind,
-            name=name,
-            response_time=max(duration_ns, 0) / 1e6,
-            response_length=0,
-            exception=RuntimeError(error) if error else None,
-            context={},
-        )
+    def _fire(self, *timings: Timing) -> None:
+        for timing in timings:
+            self._environment.events.request.fire(
+                request_type=timing.kind,
+                name=timing.name,
+                response_time=max(timing.duration_ns, 0) / 1e6,
+                response_length=0,
+                exception=RuntimeError(timing.error) if timing.error else None,
+                context={},
+            )
 
 
-@events.quitting.add_listener  # type: ignore[untyped-decorator]  # as above
-def _judge_elsewhere(environment: Any, **_: Any) -> None:
-    """Failed requests are the checkers' to judge, not a failure of the load generator."""
-    environment.process_exit_code = 0
+def _history_path(worker: int) -> Path:
+    default = Path("runs/locust") / datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ") / "history.jsonl"
+    path = Path(os.environ.get("MAILRIG_HISTORY", default))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path if worker == 0 else path.with_name(f"{path.stem}.{worker}{path.suffix}")
+
+
+class Conductor:
+    """Starts the load where the test starts: here, or on all workers; and ends the test when all of it is done."""
+
+    def __init__(self, environment: Any) -> None:
+        self._environment = environment
+        self._load: Load | None = None
+        self._waiting: set[str] = set()
+        self._running = False
+        self.failure: str | None = None
+
+    @property
+    def _runner(self) -> Any:
+        return self._environment.runner
+
+    def test_start(self, **_: Any) -> None:
+        """Locust's event; on a worker the master's word is what counts."""
+        self._running = True
+        if isinstance(self._runner, MasterRunner):
+            self._share_out()
+        elif not isinstance(self._runner, WorkerRunner):
+            self._begin(worker=0, workers=1, on_done=self._finish)
+
+    def _begin(self, *, worker: int, workers: int, on_done: Callable[[str | None], None]) -> None:
+        """Locust logs what a listener raises and goes on: without a load it would wait for ever."""
+        try:
+            self._load = Load(self._environment, worker=worker, workers=workers, on_done=on_done)
+        except (OSError, RigError) as err:
+            gevent.spawn(on_done, f"{type(err).__name__}: {err}")
+
+    def test_stop(self, **_: Any) -> None:
+        """Locust's event: the end, or somebody's wish."""
+        self._waiting.clear()
+        if self._load is not None:
+            self._load.stop()
+
+    # --- between master and workers ---
+
+    def _share_out(self) -> None:
+        clients = sorted(client.id for client in self._runner.clients.ready)
+        self._waiting = set(clients)
+        for worker, client in enumerate(clients):
+            self._runner.send_message(_PART, {"worker": worker, "workers": len(clients)}, client_id=client)
+        gevent.spawn(self._watch_workers)
+
+    def on_part(self, msg: Any, **_: Any) -> None:
+        """A worker gets its part."""
+        self._begin(worker=msg.data["worker"], workers=msg.data["workers"], on_done=self._report)
+
+    def _report(self, failure: str | None) -> None:
+        self.failure = failure
+        self._runner.send_message(_DONE, {"failure": failure})
+
+    def on_done(self, msg: Any, **_: Any) -> None:
+        """The master hears that a worker is through."""
+        self._waiting.discard(msg.node_id)
+        self.failure = self.failure or msg.data["failure"]
+        if not self._waiting:
+            gevent.spawn(self._finish, self.failure)
+
+    def _watch_workers(self) -> None:
+        """A worker that is lost takes its arrivals with it: that load was not the scenario's."""
+        while self._waiting:
+            alive = {client.id for client in self._runner.clients.all if client.state != STATE_MISSING}
+            if lost := self._waiting - alive:
+                self._finish(f"{len(lost)} workers were lost")
+            gevent.sleep(1)
+
+    def _finish(self, failure: str | None) -> None:
+        if not self._running:
+            return
+        self._running, self.failure = False, failure
+        self._waiting.clear()
+        if failure:
+            sys.stderr.write(f"mailrig: the load generator failed: {failure}\n")
+        if self._environment.parsed_options.headless:
+            self._runner.quit()
+        else:
+            self._runner.stop()
+
+    def quitting(self, environment: Any, **_: Any) -> None:
+        """Locust's event; without this, each failed request would make the exit code 1."""
+        environment.process_exit_code = 2 if self.failure or log.unhandled_greenlet_exception else 0
+
+
+@events.init.add_listener  # type: ignore[untyped-decorator]  # Locust is not typed for us
+def _init(environment: Any, runner: Any, **_: Any) -> None:
+    conductor = Conductor(environment)
+    environment.events.test_start.add_listener(conductor.test_start)
+    environment.events.test_stop.add_listener(conductor.test_stop)
+    environment.events.quitting.add_listener(conductor.quitting)
+    if isinstance(runner, MasterRunner):
+        runner.register_message(_DONE, conductor.on_done)
+    elif isinstance(runner, WorkerRunner):
+        runner.register_message(_PART, conductor.on_part)
+
+
+class MailLoad(User):  # type: ignore[misc]  # as above
+    """Stands for the load in Locust's state and web UI; see rule 2."""
+
+    host = TARGET.api_url
+    fixed_count = 1
+
+    @task  # type: ignore[untyped-decorator]  # as above
+    def stand(self) -> None:
+        """Be there until the test stops."""
+        gevent.sleep(3600)

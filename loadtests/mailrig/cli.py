@@ -1,29 +1,35 @@
 """mailrig: the command line. Parses, calls runner or report, turns what comes back into an exit code.
 
 0 pass · 1 a gate failed · 2 wrong use, or the rig itself failed · 3 warnings, under --strict · 4 invalid or unknown
-130 and 143 after SIGINT and SIGTERM, with everything stopped.
+129, 130 and 143 after SIGHUP, SIGINT and SIGTERM, with everything stopped. What the user asked for goes to stdout,
+what is said on the way to stderr.
 """
 
 from __future__ import annotations
 
 import argparse
 import shutil
-import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 from mailrig import report, runner
 from mailrig.checkers import Verdict
+from mailrig.clients import Account
 from mailrig.scenario import RigError, mutant_names, scenario_names
-from mailrig.stack import doctor
+from mailrig.stack import Stack, doctor
 from mailrig.store import Run, open_run
 
 PORTS: Final = ("api", "exporter", "smtp", "imap", "control", "redis", "postgres")
+PORT_MAX: Final = 65_535
 USAGE: Final = 2
-INTERRUPTED: Final = 130
+_EXIT_CODES: Final = (
+    "Exit codes: 0 pass; 1 a gate failed; 2 wrong use or internal error; 3 warnings under --strict; "
+    "4 invalid or unknown; 129, 130, 143 after SIGHUP, SIGINT, SIGTERM, with everything stopped."
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,43 +39,65 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(arguments.run(arguments))
     except RigError as err:
-        print(f"mailrig: {err}", file=sys.stderr)
+        _complain(str(err), *getattr(err, "__notes__", ()))
         return err.exit_code
-    except PermissionError as err:
-        print(f"mailrig: no permission: {err.filename}", file=sys.stderr)
+    except BrokenPipeError:
+        return _hushed()
+    except OSError as err:
+        _complain(f"{err.filename or 'the system'}: {err.strerror or err}")
         return USAGE
-    except KeyboardInterrupt:
-        print("\nmailrig: interrupted; everything is stopped", file=sys.stderr)
-        return INTERRUPTED
+    except runner.Stopped as stop:
+        _complain(f"{stop}: everything is stopped")
+        return stop.exit_code
+    except Exception:  # noqa: BLE001  # exit code 1 is a gate's, so a defect of ours must not fall through to it
+        traceback.print_exc()
+        _complain("this is a defect of mailrig itself")
+        return USAGE
+
+
+def _complain(*lines: str) -> None:
+    print("\n".join(f"mailrig: {line}" for line in lines), file=sys.stderr)
+
+
+def _hushed() -> int:
+    """Whoever read our output has had enough: say nothing, not even when the interpreter flushes what is left."""
+    sys.stdout = None
+    return 0
+
+
+# --- arguments --------------------------------------------------------------------------------------------------------
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mailrig",
         description="Brings a multi-tenant e-mail service up, loads it, breaks it, watches it and judges it.",
-        epilog="Exit codes: 0 pass, 1 a gate failed, 2 wrong use or internal error, 3 warnings under --strict, "
-        "4 invalid or unknown, 130 interrupted, 143 terminated.",
+        epilog=_EXIT_CODES,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(name: str, act: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=text, description=text)
+        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", epilog=_EXIT_CODES)
         command.set_defaults(run=act)
-        command.add_argument("--runs-dir", type=Path, default=Path("runs"), help="where runs are kept (default: runs)")
         return command
 
     run = add("run", _run, "run a scenario and judge it")
     run.add_argument("scenario", help=f"a name ({', '.join(scenario_names())}) or a TOML file")
-    run.add_argument("--seed", type=int, default=None, help="another seed than the scenario's")
-    run.add_argument("--mutate", metavar="NAME", default=None, help=f"break the service: {', '.join(mutant_names())}")
+    run.add_argument("--seed", type=int, help="another seed than the scenario's")
+    run.add_argument("--mutate", metavar="NAME", help=f"break the service: {', '.join(mutant_names())}")
     run.add_argument(
-        "--nemesis", metavar="ACTION@SECONDS", action="append", default=[], help="one more fault, such as kill-child@10"
+        "--nemesis",
+        metavar="ACTION@SECONDS",
+        action="append",
+        default=[],
+        help="one more fault, such as kill-child@10 (seconds from the start of the warm-up); may be repeated",
     )
     _strict(run)
+    _runs_dir(run)
     _ports(run)
     up = add("up", _up, "bring the whole system up and leave it running until ctrl-C")
     up.add_argument(
-        "--time-scale", type=float, default=1.0, help="0.05 to 1: scales backoff, leases, beat (default: 1)"
+        "--time-scale", type=_time_scale, default=1.0, help="0.05 to 1: scales backoff, leases, beat (default: 1)"
     )
     _ports(up)
     check = add("check", _check, "judge a stored run again, without running it")
@@ -78,13 +106,20 @@ def _parser() -> argparse.ArgumentParser:
     _which(add("report", _report, "write a stored run's reports again"))
     trace = add("trace", _trace, "draw a trace of a stored run in the terminal")
     _which(trace)
-    trace.add_argument("trace_id", nargs="?", default=None, help="or its beginning; without it, the slowest send")
+    trace.add_argument(
+        "trace_id", nargs="?", help="a trace's id or its beginning, or a task's id; without it, the slowest send"
+    )
     add("doctor", _doctor, "say what this machine has and lacks")
     return parser
 
 
 def _which(command: argparse.ArgumentParser) -> None:
     command.add_argument("which", metavar="RUN", help="a run's folder, or a scenario's name for its latest run")
+    _runs_dir(command)
+
+
+def _runs_dir(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--runs-dir", type=Path, default=Path("runs"), help="where runs are kept (default: runs)")
 
 
 def _strict(command: argparse.ArgumentParser) -> None:
@@ -93,11 +128,30 @@ def _strict(command: argparse.ArgumentParser) -> None:
 
 def _ports(command: argparse.ArgumentParser) -> None:
     for part in PORTS:
-        command.add_argument(f"--{part}-port", type=int, default=0, metavar="N", help="default: a free one")
+        command.add_argument(f"--{part}-port", type=_port, default=0, metavar="N", help="default: a free one")
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 <= int(text) <= PORT_MAX:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port: a number from 1 to {PORT_MAX}, or 0 for a free one")
+    return int(text)
+
+
+def _time_scale(text: str) -> float:
+    try:
+        scale = float(text)
+    except ValueError:
+        scale = 0.0
+    if not 0.05 <= scale <= 1:  # noqa: PLR2004  # the bounds that the message names
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0.05 to 1")
+    return scale
 
 
 def _ports_of(arguments: argparse.Namespace) -> dict[str, int]:
     return {part: getattr(arguments, f"{part}_port") for part in PORTS}
+
+
+# --- commands ---------------------------------------------------------------------------------------------------------
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -114,37 +168,53 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _tell(folder: Run, verdict: Verdict, *, strict: bool) -> int:
-    width = shutil.get_terminal_size((100, 24)).columns
-    print(report.terminal_verdict(verdict.to_dict(), width=width, color=sys.stdout.isatty()))
-    print(f"report: {folder.path / 'report.html'}")
+    page = folder.path / "report.html"
+    print(report.terminal_verdict(verdict.to_dict(), width=_width(), color=sys.stdout.isatty(), report=page))
     return verdict.exit_code(strict=strict)
 
 
+def _width() -> int:
+    return shutil.get_terminal_size((100, 24)).columns
+
+
 def _up(arguments: argparse.Namespace) -> int:
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    logs = runner.STATE_DIR / "logs"
-    with runner.standing(_ports_of(arguments), logs, time_scale=arguments.time_scale) as (stack, accounts):
-        rows = [
-            ("API", stack.api_url),
-            ("metrics", stack.exporter_url),
-            ("SMTP", f"{stack.smtp[0]}:{stack.smtp[1]}"),
-            ("IMAP", f"{stack.imap[0]}:{stack.imap[1]}"),
-            ("fakes' control", stack.control_url),
-            ("broker", stack.redis_url.rpartition("@")[2].removeprefix("redis://")),
-            ("database", stack.audit_url.rpartition("@")[2]),
-            ("tenants", ", ".join(f"{a.tenant} ({len(a.clients)} mailboxes)" for a in accounts)),
-            ("tokens", str(runner.STATE_DIR / "stack.json")),
-            ("logs", str(logs)),
-        ]
-        print("\n".join(f"{name:15} {value}" for name, value in rows))
-        print("load it:        locust -f loadtests/locustfile.py    stop it: ctrl-C", flush=True)
-        while not stop.wait(0.2):
-            if stack.broken is not None:
-                raise stack.broken
+    logs, is_up = runner.STATE_DIR / "logs", False
+    try:
+        with runner.standing(_ports_of(arguments), logs, time_scale=arguments.time_scale) as (stack, accounts):
+            print(_urls(stack, accounts, logs), flush=True)
+            is_up, tick = True, threading.Event()
+            while not tick.wait(0.2):
+                if stack.broken is not None:
+                    raise stack.broken
+    except runner.Stopped:
+        # Once it is up, this is how it is meant to end.
+        if not is_up:
+            raise
     print("stopped")
     return 0
+
+
+def _urls(stack: Stack, accounts: Sequence[Account], logs: Path) -> str:
+    rows = [
+        ("API", stack.api_url),
+        ("metrics", stack.exporter_url),
+        ("SMTP", f"{stack.smtp[0]}:{stack.smtp[1]}"),
+        ("IMAP", f"{stack.imap[0]}:{stack.imap[1]}"),
+        ("fakes' control", stack.control_url),
+        ("broker", _without_password(stack.redis_url)),
+        ("database", _without_password(stack.audit_url)),
+        ("tenants", ", ".join(f"{a.tenant} ({len(a.clients)} mailboxes)" for a in accounts)),
+        ("tokens", str(runner.STATE_DIR / "stack.json")),
+        ("logs", str(logs)),
+        ("load it", "locust -f loadtests/locustfile.py"),
+        ("stop it", "ctrl-C"),
+    ]
+    return "\n".join(f"{name:15} {value}" for name, value in rows)
+
+
+def _without_password(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
 def _check(arguments: argparse.Namespace) -> int:
@@ -161,8 +231,7 @@ def _report(arguments: argparse.Namespace) -> int:
 
 def _trace(arguments: argparse.Namespace) -> int:
     folder = open_run(arguments.which, runs_dir=arguments.runs_dir)
-    width = shutil.get_terminal_size((100, 24)).columns
-    print(report.terminal_waterfall(folder.path, arguments.trace_id, width=width, color=sys.stdout.isatty()))
+    print(report.terminal_waterfall(folder.path, arguments.trace_id, width=_width(), color=sys.stdout.isatty()))
     return 0
 
 

@@ -1,24 +1,28 @@
 """The load's side of the API: one arrival becomes one request, one answer becomes one operation of the history.
 
 Rule 1: 202 is ok, 4xx is fail, and a timeout, a 5xx or a broken connection is info: nobody knows what happened.
-Rule 2: latency counts from the intended time. Rule 3: nothing here imports Locust, opens a socket or a database.
-Callers: locustfile.py, runner (population).
+Rule 2: latency counts from the intended time, so a generator that is late or a server that stalls can't hide it.
+Rule 3: nothing here imports Locust, opens a socket or a database; whoever calls brings clock, sleep and spawn.
+Callers: locustfile.py, runner and population.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 from mailrig.scenario import RigError
 from mailrig.schedule import Arrival
 
 #: Where ``mailrig up`` and ``run`` say where the stack is, unless MAILRIG_STACK names another file.
 STACK_FILE: Final = Path(".mailrig/stack.json")
+#: Rows of one page of the feed that we ask for.
+FEED_LIMIT: Final = 500
 _ACCEPTED: Final = 202
 _CLIENT_ERRORS: Final = range(400, 500)
 
@@ -87,8 +91,26 @@ def read_target(path: Path) -> Target:
         ) from err
 
 
+def pace(
+    schedule: Iterable[Arrival],
+    *,
+    start_ns: int,
+    now_ns: Callable[[], int],
+    sleep: Callable[[float], None],
+    spawn: Callable[[Arrival, int], object],
+) -> None:
+    """Spawn each arrival at its intended time, however long the earlier ones take.
+
+    Sleeps, if for no time at all, before each one: a generator that is behind must still let its requests run.
+    """
+    for arrival in schedule:
+        intended_ns = start_ns + round(arrival.at_s * 1e9)
+        sleep(max(0.0, (intended_ns - now_ns()) / 1e9))
+        spawn(arrival, intended_ns)
+
+
 def call_for(arrival: Arrival, account: Account, *, seed: int, intended_ns: int, session: str) -> Call:
-    """The request of an arrival. ``session`` keeps the idempotency keys of two runs on one stack apart."""
+    """The request of an arrival. ``session`` keeps the keys and traces of two runs on one stack apart."""
     client_id, address = account.clients[arrival.client]
     trace_id, span_id = trace_ids(seed, arrival.index, session)
     key = f"{session}-{arrival.index}"
@@ -161,16 +183,67 @@ class Feed:
     @property
     def path(self) -> str:
         """The next page's path."""
-        after = f"&after={self._cursor}" if self._cursor else ""
-        return f"/api/v1/{self.tenant}/tasks?limit=500{after}"
+        after = f"&after={quote(self._cursor)}" if self._cursor else ""
+        return f"/api/v1/{self.tenant}/tasks?limit={FEED_LIMIT}{after}"
 
     def absorb(self, body: bytes) -> list[dict[str, Any]]:
-        """The tasks of a page, each with its tenant; moves the cursor.
+        """The tasks of a page, each with its tenant; moves the cursor. A full page has another one behind it.
 
         Raises:
             ValueError: the page is not what was promised.
         """
-        page = json.loads(body)
-        tasks: Sequence[dict[str, Any]] = page["tasks"]
-        self._cursor = page["cursor"] or self._cursor
-        return [{**task, "tenant": self.tenant} for task in tasks]
+        try:
+            page = json.loads(body)
+            tasks = [{**task, "tenant": self.tenant} for task in page["tasks"]]
+            self._cursor = page["cursor"] or self._cursor
+        except (KeyError, TypeError) as err:
+            raise ValueError(f"not a page of the feed: {type(err).__name__}") from err
+        return tasks
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """A duration to be shown while the load runs; the checkers measure for themselves."""
+
+    #: ``API`` or ``TASK``.
+    kind: str
+    name: str
+    duration_ns: int
+    error: str | None = None
+
+
+class Tally:
+    """What was accepted and has not ended. The feed may show a task's end before its request is answered."""
+
+    def __init__(self) -> None:
+        self._intended: dict[str, int] = {}
+        self._early: dict[str, Mapping[str, Any]] = {}
+
+    @property
+    def unsettled(self) -> int:
+        """Accepted tasks whose end no feed has shown."""
+        return len(self._intended)
+
+    def accepted(self, task_id: str, intended_ns: int) -> list[Timing]:
+        """A request was answered by 202; the timings if its end is known already."""
+        self._intended[task_id] = intended_ns
+        row = self._early.pop(task_id, None)
+        return [] if row is None else self.settled(row)
+
+    def settled(self, row: Mapping[str, Any]) -> list[Timing]:
+        """A feed has shown the end of a task; its timings if it is one of ours."""
+        intended_ns = self._intended.pop(row["task_id"], None)
+        if intended_ns is None:
+            self._early[row["task_id"]] = row
+            return []
+        queue, error = row["queue"], None if row["state"] == "succeeded" else str(row["state"])
+        timings = [Timing(kind="TASK", name=f"e2e {queue}", duration_ns=row["ended_ns"] - intended_ns, error=error)]
+        if row["started_ns"] is not None:
+            # From the execution's own clock: the interval of polling is in neither.
+            waited_ns = row["started_ns"] - max(row["enqueued_ns"], row.get("due_ns") or 0)
+            ran_ns = row["ended_ns"] - row["started_ns"]
+            timings += [
+                Timing(kind="TASK", name=f"queue {queue}", duration_ns=waited_ns),
+                Timing(kind="TASK", name=f"run {queue}", duration_ns=ran_ns, error=error),
+            ]
+        return timings

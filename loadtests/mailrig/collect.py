@@ -1,12 +1,17 @@
-"""After the drain: read the rows, the ledger and the spans, and write them down as evidence.
+"""After the drain: read the rows, the ledger, the broker and the spans, and write them down as evidence.
 
-Reads the ``audit`` views as role mail_audit, the fakes' ledger and the span files, and nothing else. Called by runner.
+Rule 1: reads the ``audit`` views as role mail_audit, the fakes' ledger, the broker's counts and the span files, and
+nothing else of the system. Rule 2: everything streams, for a soak's tables don't fit in memory.
+Rule 3: never judges; the one thing it adds, a killed execution's span, says that it was made (``mail.synthesised``).
+Called by runner, twice: ``collect`` while the stack is up, ``complete`` when it is down and all spans are written.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,92 +21,160 @@ from psycopg.rows import dict_row
 
 from email_service import signals
 from mailrig.evidence import flatten_spans
-from mailrig.stack.samplers import QueueSampler
+from mailrig.history import Op
+from mailrig.scenario import RigError
+from mailrig.stack import QueueSampler
 
 VIEWS: Final = ("jobs", "executions", "recipients", "messages", "clients", "folders")
-#: Rows fetched at a time: a soak's tables don't fit in memory.
+#: Rows fetched at a time.
 _CHUNK: Final = 2000
+_CONSUMER: Final = 5
+_ERROR: Final = 2
+_PROCESS: Final = signals.SPAN_PROCESS.partition("{")[0]
+Row = Mapping[str, Any]
 
 
-def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
+class CollectError(RigError):
+    """What a run has left behind can't be read."""
+
+
+def collect(evidence: Path, *, audit_url: str, redis_url: str, ledger: Iterable[Row]) -> None:
+    """What only a running stack can tell. The broker first: what it holds then must be in the rows read later."""
+    _write_broker(redis_url, evidence / "broker.json")
+    _write_rows(audit_url, evidence)
+    write_lines(evidence / "ledger.jsonl", ledger)
+
+
+def complete(evidence: Path, *, span_dir: Path, processes: Iterable[Row], history: Sequence[Op]) -> None:
+    """What is whole only when all processes have ended."""
+    ends = [*processes]
+    write_lines(evidence / "processes.jsonl", ends)
+    _write_spans(span_dir, evidence, Deaths(ends, history, evidence))
+
+
+def write_lines(path: Path, rows: Iterable[Row]) -> int:
     """One JSON object a line; answers how many."""
     count = 0
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         for row in rows:
-            file.write(json.dumps(row, separators=(",", ":"), default=str) + "\n")
+            file.write(_line(row))
             count += 1
     return count
 
 
-def collect_rows(audit_url: str, folder: Path) -> None:
+def unsettled(audit_url: str) -> frozenset[str]:
+    """Ids of the jobs that have not reached a final state."""
+    query = "SELECT job_id FROM audit.jobs WHERE NOT (state = ANY(%s))"
+    with _audit(audit_url) as connection:
+        return frozenset(row["job_id"] for row in connection.execute(query, (list(signals.JOB_STATES_FINAL),)))
+
+
+@contextmanager
+def _audit(url: str) -> Iterator[psycopg.Connection[dict[str, Any]]]:
+    try:
+        with psycopg.connect(url, connect_timeout=5, row_factory=dict_row) as connection:
+            yield connection
+    except psycopg.Error as err:
+        raise CollectError(f"the audit views can't be read: {str(err).strip()}") from err
+
+
+def _line(row: Row) -> str:
+    return json.dumps(row, separators=(",", ":"), default=str) + "\n"
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    if path.is_file():
+        with path.open(encoding="utf-8") as file:
+            yield from map(json.loads, file)
+
+
+# --- rows and broker --------------------------------------------------------------------------------------------------
+
+
+def _write_rows(audit_url: str, folder: Path) -> None:
     """Each view as a file, all as of one moment."""
-    with psycopg.connect(audit_url, connect_timeout=5, row_factory=dict_row) as connection:
+    with _audit(audit_url) as connection:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         for view in VIEWS:
             write_lines(folder / f"{view}.jsonl", _rows(connection, view))
 
 
-def _rows(connection: psycopg.Connection[Any], view: str) -> Iterator[dict[str, Any]]:
+def _rows(connection: psycopg.Connection[dict[str, Any]], view: str) -> Iterator[dict[str, Any]]:
     with connection.cursor(name=f"read_{view}") as cursor:
         cursor.itersize = _CHUNK
         cursor.execute(f"SELECT * FROM audit.{view}")  # noqa: S608  # one of VIEWS
         yield from cursor
 
 
-def unsettled(audit_url: str) -> int:
-    """Jobs that have not reached a final state."""
-    with psycopg.connect(audit_url, connect_timeout=5) as connection:
-        query = "SELECT count(*) FROM audit.jobs WHERE NOT (state = ANY(%s))"
-        row = connection.execute(query, (list(signals.JOB_STATES_FINAL),)).fetchone()
-        return int(row[0]) if row else 0
-
-
-def collect_broker(redis_url: str, path: Path) -> None:
-    """What is left in the broker once all is settled."""
+def _write_broker(redis_url: str, path: Path) -> None:
+    """What is left in the broker once all is settled; a broker that is away leaves no file, which is no pass."""
     try:
         sample = QueueSampler(redis_url, path).sample()
-    except redis.RedisError as err:
-        path.write_text(json.dumps({"error": type(err).__name__}))
+    except redis.RedisError:
         return
-    path.write_text(json.dumps({"ready": sample["ready"], "unacked": len(sample["unacked"])}))
+    path.write_text(json.dumps({"ready": sample["ready"], "unacked": len(sample["unacked"])}), encoding="utf-8")
 
 
-def collect_spans(span_dir: Path, evidence: Path, history: Iterable[Mapping[str, Any]]) -> None:
-    """All span files as one, plus a span for each execution whose process was killed before it could write its own."""
-    executions = [json.loads(line) for line in (evidence / "executions.jsonl").open()]
+# --- spans ------------------------------------------------------------------------------------------------------------
+
+
+class Deaths:
+    """When the process of an execution was killed, as well as that is known."""
+
+    def __init__(self, processes: Sequence[Row], history: Sequence[Op], evidence: Path) -> None:
+        self._kills: dict[int, list[int]] = defaultdict(list)
+        for op in history:
+            if op.f in {"kill-child", "kill-parent"} and op.type == "ok":
+                self._kills[op.value["pid"]].append(op.time_ns)
+        self._workers = [row for row in processes if row["kind"] == "worker" and row["reason"] != "stop"]
+        self._starts: dict[str, list[int]] = defaultdict(list)
+        for row in _lines(evidence / "executions.jsonl"):
+            self._starts[row["job_id"]].append(row["started_ns"])
+        self._finishes = {row["job_id"]: row["finished_ns"] for row in _lines(evidence / "jobs.jsonl")}
+
+    def of(self, row: Row) -> int:
+        """The nemesis's word; else the end of its worker, the job's next execution or end; else its own start."""
+        started = int(row["started_ns"])
+        for known in (self._by_nemesis(row), self._starts[row["job_id"]], [self._finishes.get(row["job_id"])]):
+            if later := [int(time_ns) for time_ns in known if time_ns is not None and time_ns > started]:
+                return min(later)
+        return started
+
+    def _by_nemesis(self, row: Row) -> list[int]:
+        parents = [p for p in self._workers if p["started_ns"] <= row["started_ns"] <= (p["ended_ns"] or 0)]
+        kills = [time_ns for pid in (row["pid"], *(p["pid"] for p in parents)) for time_ns in self._kills[pid]]
+        return kills + [p["ended_ns"] for p in parents]
+
+
+def _write_spans(span_dir: Path, evidence: Path, deaths: Deaths) -> None:
+    """All span files as one, and a span for each execution whose process was killed before it could write its own."""
     known: set[str] = set()
-    with (evidence / "spans.jsonl").open("w") as out:
-        for file in sorted(span_dir.glob("*.jsonl")):
-            for line in file.open():
-                if not line.endswith("\n"):
-                    continue
-                out.write(line)
-                known.update(_execution_ids(line))
-        for row in executions:
+    with (evidence / "spans.jsonl").open("w", encoding="utf-8") as out:
+        for line in _span_lines(span_dir):
+            out.write(line)
+            known.update(_execution_ids(line))
+        for row in _lines(evidence / "executions.jsonl"):
             if row["outcome"] in {"killed", None} and row["execution_id"] not in known:
-                out.write(
-                    json.dumps(_synthesised(row, _death_ns(row, executions, history)), separators=(",", ":")) + "\n"
-                )
+                out.write(_line(synthesise(row, end_ns=deaths.of(row))))
+
+
+def _span_lines(span_dir: Path) -> Iterator[str]:
+    """Whole lines only: a process that was killed while it wrote leaves half of one at the end of its file."""
+    for file in sorted(span_dir.glob("*.jsonl")):
+        with file.open(encoding="utf-8") as lines:
+            yield from (line for line in lines if line.endswith("\n"))
 
 
 def _execution_ids(line: str) -> Iterator[str]:
-    if signals.EXECUTION_ID not in line:
-        return
-    for span in flatten_spans([json.loads(line)]):
-        if signals.EXECUTION_ID in span["attributes"]:
-            yield span["attributes"][signals.EXECUTION_ID]
+    # Most lines have none, and parsing is dear.
+    if signals.EXECUTION_ID in line:
+        for span in flatten_spans([json.loads(line)]):
+            if span["name"].startswith(_PROCESS) and signals.EXECUTION_ID in span["attributes"]:
+                yield str(span["attributes"][signals.EXECUTION_ID])
 
 
-def _death_ns(row: Mapping[str, Any], executions: list[dict[str, Any]], history: Iterable[Mapping[str, Any]]) -> int:
-    """When its process was killed, as well as that is known: the nemesis's word, or the next execution of the job."""
-    started = int(row["started_ns"])
-    kills = [op["time_ns"] for op in history if op["f"] in {"kill-child", "kill-parent"} and op["type"] == "ok"]
-    later = [e["started_ns"] for e in executions if e["job_id"] == row["job_id"] and e["started_ns"] > started]
-    return int(min((t for t in [*kills, *later] if t > started), default=started))
-
-
-def _synthesised(row: Mapping[str, Any], end_ns: int) -> dict[str, Any]:
-    """The process span that the killed process did not live to write, with the id that its inner spans name."""
+def synthesise(row: Row, *, end_ns: int) -> dict[str, Any]:
+    """The process span that a killed process did not live to write, with the id that its inner spans name."""
     attributes = {
         signals.MESSAGING_SYSTEM: signals.SYSTEM_REDIS,
         signals.MESSAGING_OPERATION_NAME: "process",
@@ -119,7 +192,7 @@ def _synthesised(row: Mapping[str, Any], end_ns: int) -> dict[str, Any]:
         "spanId": row["span_id"],
         "parentSpanId": row["parent_span_id"] or "",
         "name": signals.SPAN_PROCESS.format(queue=row["queue"]),
-        "kind": 5,
+        "kind": _CONSUMER,
         "startTimeUnixNano": str(row["started_ns"]),
         "endTimeUnixNano": str(end_ns),
         "attributes": [
@@ -127,7 +200,7 @@ def _synthesised(row: Mapping[str, Any], end_ns: int) -> dict[str, Any]:
             {"key": signals.EXECUTION_ORDINAL, "value": {"intValue": str(row["ordinal"])}},
             {"key": signals.SYNTHESISED, "value": {"boolValue": True}},
         ],
-        "status": {"code": 2},
+        "status": {"code": _ERROR},
         "events": [],
         "links": [],
     }

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
-from fakemail.client import FakeMail
+from fakemail.client import ControlError, FakeMail
 from mailrig.clients import Account
 from mailrig.scenario import Population, RigError
 from mailrig.stack import Stack
@@ -27,14 +27,21 @@ HTTP_TIMEOUT_S: Final = 15.0
 
 
 class PopulationError(RigError):
-    """The product refused its own first users."""
+    """The product refused its own first users, or the fakes theirs."""
 
 
 def populate(stack: Stack, population: Population, *, seed: int, evidence: Path | None) -> list[Account]:
-    """Make everything, and write down which mail was put where (``seeded.jsonl``)."""
+    """Make everything, and write down which mail was put where (``seeded.jsonl``).
+
+    Raises:
+        PopulationError: the product or the fakes refused something.
+    """
     tenants = list(zip(population.tenant_names(), population.addresses(), strict=True))
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        made = list(pool.map(lambda t: _tenant(stack, population, t[0], t[1], seed), tenants))
+    try:
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            made = list(pool.map(lambda t: _tenant(stack, population, t[0], t[1], seed), tenants))
+    except ControlError as err:
+        raise PopulationError(f"fakemail: {err}") from err
     if evidence is not None:
         with (evidence / "seeded.jsonl").open("w") as file:
             for _, rows in made:

@@ -1,0 +1,243 @@
+"""One pass from up to down: up, population, warm-up, load and nemesis, heal, drain, collect, down.
+
+Rule 1: whatever happens, the stack is down afterwards. Rule 2: each phase is an operation of the history as it begins.
+Rule 3: nothing is judged here; what is left is a folder full of evidence. Called by runner.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import Final
+
+from fakemail.client import ControlError, FakeMail
+from mailrig.clients import Account, Call, call_for, classify
+from mailrig.collect import collect, complete, unsettled
+from mailrig.history import HistoryWriter, merge_histories
+from mailrig.nemesis import Agent, StackWorld
+from mailrig.population import HTTP_TIMEOUT_S, populate, write_stack_file
+from mailrig.runner.interrupts import deferred
+from mailrig.runner.load import LoadError, LoadProcess
+from mailrig.runner.screen import Screen
+from mailrig.scenario import RigError, Scenario
+from mailrig.schedule import Arrival
+from mailrig.stack import MemorySampler, QueueSampler, Stack, StackOptions
+from mailrig.store import Run
+
+#: The load may take this much longer than its schedule and its drain before it is given up, seconds.
+LOAD_SLACK_S: Final = 30.0
+#: Syncs after the drain get this long to settle, seconds: each mailbox's mail is known but for what came last.
+FINAL_SYNC_S: Final = 10.0
+#: Without a dispatcher a broker that has been empty for this long stays so, seconds.
+STILL_S: Final = 1.0
+_TICK_S: Final = 0.1
+_SETTLE_EVERY_S: Final = 0.05
+
+
+class FakesError(RigError):
+    """The fakes' control API failed in the middle of a run."""
+
+
+@contextmanager
+def stack_up(options: StackOptions) -> Iterator[Stack]:
+    """A stack until the block ends; no signal interrupts the bringing down."""
+    stack = Stack(options)
+    try:
+        stack.start()
+        yield stack
+    except BaseException as err:
+        with deferred():
+            stack.__exit__(type(err), err, err.__traceback__)
+        raise
+    else:
+        with deferred():
+            stack.stop()
+
+
+class Experiment:
+    """One pass through a scenario."""
+
+    def __init__(
+        self, scenario: Scenario, folder: Run, options: StackOptions, *, scratch: Path, screen: Screen
+    ) -> None:
+        self._scenario, self._folder, self._options = scenario, folder, options
+        self._screen = screen
+        #: Holds tokens, so it is not among what a run keeps.
+        self._stack_file = scratch / "stack.json"
+        # In the folder: a rig that is killed leaves at least these.
+        self._load_history, self._rig_history = folder.path / "history.load.jsonl", folder.path / "history.rig.jsonl"
+        self._history = HistoryWriter(self._rig_history, "runner")
+        self._tick = threading.Event()
+        self._drained_by_s = 0.0
+        self._moved_s = float("inf")
+
+    def conduct(self) -> None:
+        """Do all of it.
+
+        Raises:
+            RigError: the experiment could not be made; its folder keeps what there is.
+        """
+        try:
+            with self._history:
+                stack = self._phases()
+        except ControlError as err:
+            raise FakesError(f"fakemail: {err}") from err
+        finally:
+            parts = [path for path in (self._load_history, self._rig_history) if path.exists()]
+            merged = merge_histories(parts, self._folder.path / "history.jsonl")
+            for path in parts:
+                path.unlink()
+        complete(self._folder.evidence, span_dir=self._options.span_dir, processes=stack.records, history=merged)
+
+    def _phases(self) -> Stack:
+        evidence = self._folder.evidence
+        self._phase("up", "bringing the stack up")
+        with stack_up(self._options) as stack, ExitStack() as samplers:
+            for line in stack.leftovers:
+                self._screen.step(line)
+            self._phase("population", "making tenants, mailboxes and mail")
+            accounts = populate(stack, self._scenario.population, seed=self._scenario.seed, evidence=evidence)
+            write_stack_file(self._stack_file, stack, accounts)
+            queues = self._start_samplers(stack, samplers)
+            self._load(stack, queues)
+            self._drain(stack, accounts, queues)
+            self._phase("collect", "collecting")
+            samplers.close()
+            ledger = FakeMail(stack.control_url).ledger()
+            collect(evidence, audit_url=stack.audit_url, redis_url=stack.redis_url, ledger=ledger)
+            self._phase("down", "bringing the stack down")
+        return stack
+
+    def _phase(self, name: str, text: str, *, time_ns: int | None = None) -> None:
+        self._history.append("info", "phase", {"name": name}, time_ns=time_ns)
+        self._screen.step(text)
+
+    def _start_samplers(self, stack: Stack, running: ExitStack) -> QueueSampler:
+        queues = QueueSampler(stack.redis_url, self._folder.evidence / "queues.jsonl")
+        memory = MemorySampler(stack.worker_processes, self._folder.evidence / "memory.jsonl")
+        for sampler in (queues, memory):
+            sampler.start()
+            running.callback(sampler.stop)
+        return queues
+
+    # --- load and nemesis ---
+
+    def _load(self, stack: Stack, queues: QueueSampler) -> None:
+        scenario_file = self._folder.path / "scenario.toml"
+        FakeMail(stack.control_url).put_faults([dict(fault) for fault in self._scenario.faults])
+        with (
+            HistoryWriter(self._rig_history, "nemesis") as history,
+            closing(StackWorld(stack)) as world,
+            ExitStack() as running,
+        ):
+            agent = Agent(self._scenario.nemesis, world, history)
+            load = LoadProcess(
+                stack, stack_file=self._stack_file, scenario_file=scenario_file, history=self._load_history
+            )
+            running.callback(load.stop)
+            running.callback(agent.stop)
+            self._watch(load, agent, stack, queues)
+
+    def _watch(self, load: LoadProcess, agent: Agent, stack: Stack, queues: QueueSampler) -> None:
+        """Until Locust ends, which is after the last completion or after the drain's time."""
+        times = self._scenario.load
+        deadline_s = time.monotonic() + times.total_s + self._scenario.drain_timeout_s + LOAD_SLACK_S
+        steps: list[tuple[float, Callable[[], None]]] = [
+            (0.0, lambda: self._begin(agent, load)),
+            (times.warmup_s, lambda: self._phase("load", f"load: {times.duration_s:g} s")),
+            (times.total_s, lambda: self._heal(agent, stack)),
+        ]
+        while load.runs:
+            if stack.broken is not None:
+                raise stack.broken
+            if time.monotonic() > deadline_s:
+                raise LoadError("Locust did not end in time")
+            load.tail.read()
+            self._do_due(steps, load.tail.start_ns)
+            if self._nothing_moves(queues):
+                load.stop()
+            held = f"queued {sum(queues.ready.values())}, held {queues.unacked}"
+            self._screen.progress(f"{load.tail} · {held}")
+            self._tick.wait(_TICK_S)
+        load.check()
+        # Locust may have ended before we looked again.
+        self._do_due(steps, 0)
+
+    @staticmethod
+    def _do_due(steps: list[tuple[float, Callable[[], None]]], start_ns: int | None) -> None:
+        while start_ns is not None and steps and time.time_ns() >= start_ns + steps[0][0] * 1e9:
+            steps.pop(0)[1]()
+
+    def _begin(self, agent: Agent, load: LoadProcess) -> None:
+        age_s = (time.time_ns() - (load.tail.start_ns or time.time_ns())) / 1e9
+        agent.start(age_s=age_s)
+        self._screen.step(f"warm-up: {self._scenario.load.warmup_s:g} s")
+
+    def _heal(self, agent: Agent, stack: Stack) -> None:
+        """No more faults, and time to settle: safety was judged while it was broken, liveness is from here on."""
+        self._phase("heal", "healing")
+        agent.stop()
+        FakeMail(stack.control_url).clear_faults()
+        self._phase("drain", "waiting until everything is settled")
+        self._drained_by_s = time.monotonic() + self._scenario.drain_timeout_s
+
+    # --- drain ---
+
+    def _nothing_moves(self, queues: QueueSampler) -> bool:
+        """After the load: whether to wait longer would show anything new. Mutants lack a dispatcher, for example."""
+        now_s = time.monotonic()
+        if not self._drained_by_s or queues.unacked or any(queues.ready.values()):
+            self._moved_s = now_s
+        return "dispatcher" in self._options.without and now_s - self._moved_s > STILL_S
+
+    def _drain(self, stack: Stack, accounts: list[Account], queues: QueueSampler) -> None:
+        """Everything that was accepted is settled, then each mailbox is read once more."""
+        stuck = self._settle(stack, queues, until_s=self._drained_by_s)
+        for number, (tenant, client) in enumerate(
+            (tenant, client) for tenant, account in enumerate(accounts) for client in range(len(account.clients))
+        ):
+            # Numbers below those of the schedule; like the warm-up, these count for safety and not for latency.
+            arrival = Arrival(index=-1 - number, at_s=0.0, f="sync", tenant=tenant, client=client, warmup=True)
+            self._final_sync(stack, accounts[tenant], arrival)
+        # Beat first: a tick between the last look at the broker and the last look at the rows would be in one only.
+        stack.retire("beat")
+        self._settle(stack, queues, until_s=time.monotonic() + FINAL_SYNC_S, except_for=stuck)
+
+    def _settle(
+        self, stack: Stack, queues: QueueSampler, *, until_s: float, except_for: frozenset[str] = frozenset()
+    ) -> frozenset[str]:
+        """Wait for all jobs but some; answers which are not settled at the end."""
+        while (left := unsettled(stack.audit_url) - except_for) and time.monotonic() < until_s:
+            if stack.broken is not None:
+                raise stack.broken
+            if self._nothing_moves(queues):
+                break
+            self._screen.progress(f"{len(left)} jobs are not settled")
+            self._tick.wait(_SETTLE_EVERY_S)
+        return left
+
+    def _final_sync(self, stack: Stack, account: Account, arrival: Arrival) -> None:
+        now_ns = time.time_ns()
+        call = call_for(arrival, account, seed=self._scenario.seed, intended_ns=now_ns, session="final")
+        value = {**call.value, "lag_ns": 0}
+        self._history.append("invoke", arrival.f, value, time_ns=now_ns)
+        kind, known, error = classify(*_send(stack.api_url, call))
+        self._history.append(kind, arrival.f, {**value, **known}, error=error)
+
+
+def _send(api_url: str, call: Call) -> tuple[int | None, bytes, str | None]:
+    request = urllib.request.Request(  # noqa: S310  # our own API
+        api_url + call.path, data=call.body, headers=dict(call.headers), method="POST"
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=HTTP_TIMEOUT_S) as answer:  # noqa: S310  # as above
+            return answer.status, answer.read(), None
+    except urllib.error.HTTPError as err:
+        return err.code, err.read(), None
+    except OSError as err:
+        return None, b"", type(err).__name__

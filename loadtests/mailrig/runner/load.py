@@ -1,0 +1,114 @@
+"""Locust as a process of its own, for it patches the one that it is in; and how far it is, read from its history."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from mailrig.scenario import RigError
+from mailrig.stack import Part, Stack, end
+
+#: Locust gets this long to write down what was under way, seconds.
+STOP_GRACE_S: Final = 3.0
+_PACKAGE: Final = Path(__file__).parents[1]
+_LOG_TAIL_CHARS: Final = 300
+
+
+class LoadError(RigError):
+    """The load generator did not do its work."""
+
+
+class HistoryTail:
+    """Counts of a history that another process is writing."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._position = 0
+        self._counts: Counter[str] = Counter()
+        #: When the schedule began, nanoseconds since the epoch; None until the load says so.
+        self.start_ns: int | None = None
+        self.scheduled = 0
+
+    def read(self) -> None:
+        """Take in what is new; a line that is not whole yet waits."""
+        if not self._path.exists():
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._position)
+            data = file.read()
+        whole = data.rfind(b"\n") + 1
+        self._position += whole
+        for line in data[:whole].splitlines():
+            self._take(json.loads(line))
+
+    def _take(self, op: Mapping[str, Any]) -> None:
+        if op["f"] == "phase":
+            self.start_ns, self.scheduled = op["time_ns"], op["value"]["scheduled"]
+        elif op["f"] == "complete":
+            self._counts["settled" if op["value"]["state"] == "succeeded" else "failed"] += 1
+        else:
+            self._counts[op["type"]] += 1
+
+    def __str__(self) -> str:
+        if self.start_ns is None:
+            return "starting the load"
+        counts = self._counts
+        text = f"asked {counts['invoke']} of {self.scheduled}, accepted {counts['ok']}, settled {counts['settled']}"
+        for name, count in (("failed", counts["failed"]), ("refused", counts["fail"]), ("unclear", counts["info"])):
+            text += f", {name} {count}" if count else ""
+        return text
+
+
+class LoadProcess:
+    """A headless Locust that runs a scenario against a stack."""
+
+    def __init__(self, stack: Stack, *, stack_file: Path, scenario_file: Path, history: Path) -> None:
+        env = {
+            **os.environ,
+            "MAILRIG_STACK": str(stack_file.absolute()),
+            "MAILRIG_SCENARIO": str(scenario_file.absolute()),
+            "MAILRIG_HISTORY": str(history.absolute()),
+            # One load on a fresh stack: keys and trace ids follow from the seed alone.
+            "MAILRIG_SESSION": "run",
+        }
+        argv = [sys.executable, "-m", "locust", "-f", str(locustfile()), "--headless", "--only-summary"]
+        self._part: Part = stack.run_tool("locust", argv, env)
+        self.tail = HistoryTail(history)
+
+    @property
+    def runs(self) -> bool:
+        """Whether it has not ended."""
+        return self._part.popen.poll() is None
+
+    def stop(self) -> None:
+        """End it, if it has not ended by itself."""
+        end([self._part], reason="stop", grace_s=STOP_GRACE_S)
+
+    def check(self) -> None:
+        """After its end: did it do its work?
+
+        Raises:
+            LoadError: it did not; with what it said last.
+        """
+        self.tail.read()
+        code = self._part.popen.returncode
+        if code != 0 or self.tail.start_ns is None:
+            lines = self._part.log.read_text(errors="replace").strip().splitlines()
+            told = next((line for line in reversed(lines) if line.startswith("mailrig: ")), lines[-1] if lines else "")
+            raise LoadError(
+                f"Locust ended with exit code {code}: {told[:_LOG_TAIL_CHARS] or 'it said nothing'} "
+                f"(log: {self._part.log})"
+            )
+
+
+def locustfile() -> Path:
+    """In the source tree beside the package, in an installed one within it."""
+    for path in (_PACKAGE.parent / "locustfile.py", _PACKAGE / "data" / "locustfile.py"):
+        if path.is_file():
+            return path
+    raise LoadError("locustfile.py is not where it should be: install mailrig again")

@@ -1,0 +1,146 @@
+"""The command line: what it accepts, what it says when it can't, and with which exit code it ends."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from mailrig import cli, runner
+from mailrig.runner.interrupts import SIGNALS, Stopped
+from mailrig.scenario import mutant_names, scenario_names
+from mailrig.stack import StackError
+
+TINY = Path(__file__).parents[2] / "runs" / "tiny"
+
+
+@pytest.fixture(autouse=True)
+def _handlers_and_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    before = [signal.getsignal(number) for number in SIGNALS]
+    yield
+    for number, handler in zip(SIGNALS, before, strict=True):
+        signal.signal(number, handler)
+
+
+def fail_with(monkeypatch, error):
+    def run(_):
+        raise error
+
+    monkeypatch.setattr(runner, "run", run)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    {
+        "a scenario that does not exist": (["run", "smok"], "no scenario 'smok'; known: smoke"),
+        "a file that does not exist": (["run", "./mine.toml"], "mine.toml: can't be read"),
+        "a mutant that does not exist": (["run", "smoke", "--mutate", "x"], "no mutant 'x'; known: bcc-leak"),
+        "an action that does not exist": (["run", "smoke", "--nemesis", "x@1"], "nemesis 'x@1' is not allowed"),
+        "a run that does not exist": (["check", "smoke"], "no run 'smoke'"),
+        "a trace of no run": (["trace", "smoke"], "no run 'smoke'"),
+        "a report of no run": (["report", "smoke"], "no run 'smoke'"),
+    }.values(),
+)
+def test_wrong_use_is_one_clear_line_and_exit_code_2(arguments, told, capsys):
+    assert cli.main(arguments) == 2
+    said = capsys.readouterr()
+    assert told in said.err
+    assert said.err.startswith("mailrig: ")
+    assert (said.err.count("\n"), said.out) == (1, "")
+    assert not Path("runs").exists()
+
+
+def test_broken_toml_is_told_with_file_line_and_what_is_allowed(capsys):
+    Path("mine.toml").write_text('name = "mine"\nseed = \n')
+    assert cli.main(["run", "./mine.toml"]) == 2
+    assert "mine.toml:2: broken TOML" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["dance"],
+        ["run"],
+        ["run", "smoke", "--seed", "x"],
+        ["run", "smoke", "--api-port", "70000"],
+        ["up", "--smtp-port", "x"],
+        ["up", "--time-scale", "2"],
+    ],
+)
+def test_what_the_parser_refuses_is_exit_code_2_too(arguments, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    assert ended.value.code == 2
+    assert "usage: mailrig" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["up"], ["check"], ["report"], ["trace"], ["doctor"]])
+def test_every_help_names_the_exit_codes(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*command, "--help"])
+    told = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert all(word in told for word in ("0 pass", "1 a gate failed", "2 wrong", "3 warnings", "4 invalid", "143"))
+
+
+def test_the_help_of_run_names_scenarios_mutants_and_ports(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["run", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    for word in (*scenario_names(), *mutant_names(), "--api-port", "--smtp-port", "--postgres-port"):
+        assert word in told
+
+
+def test_an_error_s_notes_are_told_as_well(monkeypatch, capsys):
+    error = StackError("port 25 (smtp) can't be used")
+    error.add_note("database mailrig_x stays on the server")
+    fail_with(monkeypatch, error)
+    assert cli.main(["run", "smoke"]) == 2
+    assert capsys.readouterr().err == (
+        "mailrig: port 25 (smtp) can't be used\nmailrig: database mailrig_x stays on the server\n"
+    )
+
+
+def test_a_folder_that_may_not_be_written_is_one_line(monkeypatch, capsys):
+    fail_with(monkeypatch, PermissionError(13, "Permission denied", ".mailrig"))
+    assert cli.main(["run", "smoke"]) == 2
+    assert capsys.readouterr().err == "mailrig: .mailrig: Permission denied\n"
+
+
+def test_a_defect_of_the_rig_is_never_taken_for_a_failed_gate(monkeypatch, capsys):
+    fail_with(monkeypatch, ZeroDivisionError("oops"))
+    assert cli.main(["run", "smoke"]) == 2
+    said = capsys.readouterr().err
+    assert "Traceback" in said
+    assert said.endswith("mailrig: this is a defect of mailrig itself\n")
+
+
+def test_a_signal_ends_with_its_code(monkeypatch, capsys):
+    fail_with(monkeypatch, Stopped(signal.SIGTERM))
+    assert cli.main(["run", "smoke"]) == 143
+    assert capsys.readouterr().err == "mailrig: SIGTERM: everything is stopped\n"
+
+
+def test_a_stored_run_is_judged_again_by_its_folder_or_its_scenario_s_name(tmp_path, capsys):
+    shutil.copytree(TINY, tmp_path / "runs" / "tiny" / "latest")
+    assert cli.main(["check", "tiny"]) == 0
+    assert "PASS" in capsys.readouterr().out
+    folder = tmp_path / "runs" / "tiny" / "latest"
+    assert {"verdict.json", "junit.xml", "report.md", "report.html"} <= {path.name for path in folder.iterdir()}
+    (folder / "evidence" / "jobs.jsonl").write_text("")
+    assert cli.main(["check", str(folder)]) in {1, 4}
+
+
+def test_reports_of_a_stored_run_are_written_again_and_named(tmp_path, capsys):
+    shutil.copytree(TINY, tmp_path / "mine")
+    assert cli.main(["report", "mine"]) == 0
+    assert {Path(line).name for line in capsys.readouterr().out.split()} == {"junit.xml", "report.md", "report.html"}
+
+
+def test_no_password_is_printed_with_an_address():
+    assert cli._without_password("postgresql://mail_audit:pa@ss@127.0.0.1:5/x") == "postgresql://127.0.0.1:5/x"
+    assert cli._without_password("redis://127.0.0.1:6379") == "redis://127.0.0.1:6379"
