@@ -8,7 +8,7 @@ from email import message_from_bytes, policy
 import pytest
 
 from email_service import message
-from fakemail.mailbox import synthesise
+from fakemail.synthesis import synthesise
 
 OUTGOING = message.OutgoingMessage(
     message_id="<one@a.example>",

@@ -26,7 +26,8 @@ from fakemail import FakemailError
 from fakemail.control import application
 from fakemail.faults import FaultError, Plan, parse_faults
 from fakemail.imap_server import ImapConnection
-from fakemail.mailbox import Ledger, MailboxError, MailStore
+from fakemail.ledger import Ledger
+from fakemail.mailbox import MailboxError, MailStore
 from fakemail.smtp_server import Handler, SmtpConnection
 
 #: GreenMail's ports, so that one can stand in for the other.

@@ -10,7 +10,9 @@ from aiohttp import web
 
 from fakemail import FakemailError
 from fakemail.faults import FaultError, Plan, parse_faults
-from fakemail.mailbox import ConflictError, Folder, Ledger, MailStore, NotFoundError, field_value, header_block
+from fakemail.ledger import Ledger
+from fakemail.mailbox import ConflictError, Folder, MailStore, NotFoundError
+from fakemail.mime import field_value, header_block
 
 #: Largest message that can be put into a mailbox, bytes.
 _BODY_BYTES_MAX: Final = 64 * 1024 * 1024

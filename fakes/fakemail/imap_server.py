@@ -15,7 +15,8 @@ from collections.abc import Coroutine, Sequence
 
 from fakemail.faults import Action, Plan
 from fakemail.imap_protocol import Close, Delay, ImapSession, Wait
-from fakemail.mailbox import Ledger, MailStore
+from fakemail.ledger import Ledger
+from fakemail.mailbox import MailStore
 
 
 def quick(transport: asyncio.BaseTransport) -> None:

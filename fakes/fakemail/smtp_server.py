@@ -18,7 +18,9 @@ from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
 from fakemail.faults import Action, Plan
 from fakemail.imap_server import no_delay, quick
-from fakemail.mailbox import Ledger, MailStore, field_value, header_block
+from fakemail.ledger import Ledger
+from fakemail.mailbox import MailStore
+from fakemail.mime import field_value, header_block
 
 SIZE_BYTES_MAX: Final = 50 * 1024 * 1024
 #: How much of a message's header the ledger keeps.

@@ -9,7 +9,8 @@ from email.utils import getaddresses
 from typing import Final
 
 from fakemail.imap_protocol.syntax import SyntaxFault, quoted
-from fakemail.mailbox import Folder, Mail, Part, field_value, header_block, header_fields, parse_mime, parse_parameters
+from fakemail.mailbox import Folder, Mail
+from fakemail.mime import Part, field_value, header_block, header_fields, parse_mime, parse_parameters
 
 _ITEM: Final = re.compile(rb"(BODY(?:\.PEEK)?)\[([^\]]*)\](?:<(\d{1,10})\.(\d{1,10})>)?|([A-Z0-9.]+)", re.IGNORECASE)
 _MACROS: Final = {

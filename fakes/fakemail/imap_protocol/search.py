@@ -12,7 +12,8 @@ from email.utils import parsedate_to_datetime
 from typing import Final
 
 from fakemail.imap_protocol.syntax import NESTING_MAX, Cursor, SyntaxFault, chosen, numbers
-from fakemail.mailbox import Folder, Mail, field_value, header_block
+from fakemail.mailbox import Folder, Mail
+from fakemail.mime import field_value, header_block
 
 _MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _DATE: Final = re.compile(r"(\d{1,2})-([A-Za-z]{3})-(\d{4})")

@@ -2,7 +2,9 @@
 
 import pytest
 
-from fakemail.mailbox import DELETED, SEEN, ConflictError, Ledger, MailboxError, MailStore, NotFoundError, synthesise
+from fakemail.ledger import Ledger
+from fakemail.mailbox import DELETED, SEEN, ConflictError, MailboxError, MailStore, NotFoundError
+from fakemail.synthesis import synthesise
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import hashlib
 
 import pytest
 
-from fakemail.mailbox import field_value, header_block, header_fields, parse_mime, synthesise
+from fakemail.mime import field_value, header_block, header_fields, parse_mime
+from fakemail.synthesis import synthesise
 
 MAIL = [synthesise(seed=7, address="ann@example.test", folder="INBOX", uid=uid) for uid in range(1, 401)]
 
