@@ -1,0 +1,1 @@
+LACKS = {"fakemail": {}, "dovecot": {}, "greenmail": {}}

@@ -1,0 +1,196 @@
+"""Dovecot as a contract peer: its own configuration and mail under a folder that goes away, in the foreground.
+
+Owns: the configuration and the users' file.
+Never: runs as root (a test that is root hands the folder to ``nobody``), or reads the system's own configuration.
+Called by: the fixture ``peer`` of the contract suite.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import grp
+import hashlib
+import hmac
+import json
+import os
+import pwd
+import secrets
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import trustme
+from imap_peer import ImapPeer
+from processes import HOST, free_ports, listens, running
+
+PACKAGE = "dovecot-imapd"
+#: Dovecot 2.4 has another configuration language.
+SERIES = "2.3"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Identity:
+    """Whose Dovecot it is."""
+
+    uid: int
+    gid: int
+
+    @property
+    def user(self) -> str:
+        return pwd.getpwuid(self.uid).pw_name
+
+    @property
+    def group(self) -> str:
+        return grp.getgrgid(self.gid).gr_name
+
+
+def version(program: str) -> str:
+    """What ``dovecot --version`` says, without the hash."""
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=True, timeout=20)
+    return done.stdout.split()[0]
+
+
+@contextlib.contextmanager
+def dovecot(program: str) -> Iterator[ImapPeer]:
+    """Dovecot from the moment it serves until it, its children and its folder are gone."""
+    # Not pytest's folder: a socket's path has about a hundred characters, and nobody may not enter root's.
+    folder = Path(tempfile.mkdtemp(prefix="dove"))
+    try:
+        identity = _identity()
+        imap, imaps = free_ports(2)
+        key = secrets.token_bytes(32)
+        _lay_out(folder, identity, key)
+        (folder / "dovecot.conf").write_text(_configuration(folder, identity, imap, imaps))
+        user = (identity.uid, identity.gid) if os.geteuid() == 0 else None
+        argv = [program, "-F", "-c", str(folder / "dovecot.conf")]
+        with running(argv, log=folder / "dovecot.log", ready=lambda: listens(imaps), user=user):
+            yield ImapPeer(
+                name="dovecot",
+                version=version(program),
+                host=HOST,
+                port=imap,
+                tls_port=imaps,
+                add_user=lambda address, password: _add_user(folder / "users", address, password),
+                token=lambda address, _password: _web_token(key, address),
+            )
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _identity() -> _Identity:
+    if os.geteuid() != 0:
+        return _Identity(uid=os.getuid(), gid=os.getgid())
+    nobody = pwd.getpwnam("nobody")
+    return _Identity(uid=nobody.pw_uid, gid=nobody.pw_gid)
+
+
+def _lay_out(folder: Path, identity: _Identity, key: bytes) -> None:
+    """Folders, users, certificate and the key of the tokens, all owned by whom Dovecot runs as."""
+    for name in ("mail", "users"):
+        (folder / name).mkdir()
+    # Where a validation key is looked up: <azp>/<alg>/<kid>; both names have a default.
+    keys = folder / "keys" / "default" / "HS256"
+    keys.mkdir(parents=True)
+    (keys / "default").write_bytes(base64.b64encode(key))
+    certificate = trustme.CA().issue_cert(HOST, "localhost")
+    certificate.private_key_pem.write_to_path(folder / "key.pem")
+    certificate.cert_chain_pems[0].write_to_path(folder / "cert.pem")
+    (folder / "oauth2.conf").write_text(
+        "introspection_mode = local\n"
+        f"local_validation_key_dict = fs:posix:prefix={folder}/keys/\n"
+        "username_attribute = sub\n"
+    )
+    if os.geteuid() == 0:
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, identity.uid, identity.gid)
+
+
+def _add_user(users: Path, address: str, password: str) -> None:
+    # A file each: Dovecot notices a change of one that it has read only by its second.
+    path = users / address
+    path.write_text(f"{address}:{{PLAIN}}{password}::::::\n")
+    path.chmod(0o644)
+
+
+def _web_token(key: bytes, address: str) -> str:
+    """A JSON Web Token (RFC 7519) that this Dovecot checks by itself: no other service is asked."""
+    now = int(time.time())
+    head = {"alg": "HS256", "typ": "JWT"}
+    body = {"sub": address, "iat": now - 60, "nbf": now - 60, "exp": now + 3600}
+    parts = b".".join(_url64(json.dumps(part).encode()) for part in (head, body))
+    return (parts + b"." + _url64(hmac.new(key, parts, hashlib.sha256).digest())).decode()
+
+
+def _url64(data: bytes) -> bytes:
+    return base64.urlsafe_b64encode(data).rstrip(b"=")
+
+
+def _configuration(folder: Path, identity: _Identity, imap: int, imaps: int) -> str:
+    """The words of Dovecot 2.3: all services as one user, no chroot, no penalty for a wrong password."""
+    special = {"Archive": "Archive", "Drafts": "Drafts", "Junk": "Junk", "Sent": "Sent", "Trash": "Trash"}
+    mailboxes = "".join(
+        f"  mailbox {name} {{\n    auto = subscribe\n    special_use = \\{use}\n  }}\n" for name, use in special.items()
+    )
+    return f"""
+base_dir = {folder}/run
+state_dir = {folder}/run
+log_path = /dev/stderr
+protocols = imap
+listen = {HOST}
+default_login_user = {identity.user}
+default_internal_user = {identity.user}
+default_internal_group = {identity.group}
+first_valid_uid = 1
+disable_plaintext_auth = no
+auth_failure_delay = 0
+auth_mechanisms = plain login xoauth2 oauthbearer
+mail_location = sdbox:~/mail
+mail_max_userip_connections = 50
+mailbox_list_index = yes
+imap_hibernate_timeout = 0
+ssl = yes
+ssl_cert = <{folder}/cert.pem
+ssl_key = <{folder}/key.pem
+passdb {{
+  driver = passwd-file
+  args = scheme=PLAIN username_format=%u {folder}/users/%u
+}}
+passdb {{
+  driver = oauth2
+  mechanisms = xoauth2 oauthbearer
+  args = {folder}/oauth2.conf
+}}
+userdb {{
+  driver = static
+  args = uid={identity.uid} gid={identity.gid} home={folder}/mail/%u
+}}
+service anvil {{
+  chroot =
+  unix_listener anvil-auth-penalty {{
+    mode = 0
+  }}
+}}
+service imap-login {{
+  chroot =
+  service_count = 0
+  inet_listener imap {{
+    port = {imap}
+  }}
+  inet_listener imaps {{
+    port = {imaps}
+    ssl = yes
+  }}
+}}
+service stats {{
+  chroot =
+}}
+namespace inbox {{
+  inbox = yes
+  separator = /
+{mailboxes}}}
+"""
