@@ -31,7 +31,6 @@ class Peak:
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
-        self._status = Path(f"/proc/{pid}/status")
         self._alone = not psutil.Process(pid).children()
         self._done = threading.Event()
         self._sampler = threading.Thread(target=self._sample, daemon=True)
@@ -53,9 +52,14 @@ class Peak:
         self._done.set()
         self._sampler.join()
 
+    @staticmethod
+    def kernel_keeps_a_mark() -> bool:
+        """Whether this system has ``high_water_bytes``."""
+        return Path("/proc/self/clear_refs").exists()
+
     @property
     def _kernel(self) -> bool:
-        return self._alone and self._status.exists()
+        return self._alone and self.kernel_keeps_a_mark()
 
     def _sample(self) -> None:
         while not self._done.wait(_SAMPLE_S):

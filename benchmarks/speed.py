@@ -24,8 +24,9 @@ ORDER: Final = (
     "smtp-source", "smtp-source-aiosmtpd", "smtp-source-delivered",
     "million-resident", "million-resident-search", "million-resident-fetch", "million-first-row", "million-rows",
     "idle-resident", "idle-told",
-    "ack-imaplib-noop", "ack-imaplib-append", "ack-imaplib-store", "ack-imaplib-fetch",
+    "ack-imaplib-noop", "ack-imaplib-append", "ack-imaplib-store", "ack-imaplib-fetch", "ack-imaplib-search",
     "ack-imapclient-noop", "ack-imapclient-append", "ack-imapclient-store", "ack-imapclient-fetch",
+    "ack-imapclient-search",
     "ack-pymap", "slow-reader-noop", "slow-reader-fetch", "greedy-reader-noop",
     "synthesis-messages", "synthesis-bytes", "synthesis-sizes",
 )  # fmt: skip
