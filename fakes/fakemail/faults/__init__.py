@@ -5,7 +5,7 @@ Never does: I/O, sleeping, randomness of its own. The servers carry a decision o
 Called by: imap_server, smtp_server (``Plan.decide``), imap_protocol (``spoil``), control, config and the rig
 (``parse_faults``), and whoever writes faults. ``python -m fakemail.faults`` prints the whole catalogue.
 
-errors < checks < points garble < actions schedules scopes < model presets < parse plan table
+errors < checks < points garble < actions schedules scopes < model < parse plan < presets < lists table
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from __future__ import annotations
 from fakemail.faults.actions import ACTIONS, Action, ActionKind
 from fakemail.faults.errors import FaultError
 from fakemail.faults.garble import GARBLES, spoil
+from fakemail.faults.lists import parse_faults, preset
 from fakemail.faults.model import Fault
-from fakemail.faults.parse import parse_fault, parse_faults, preset
+from fakemail.faults.parse import parse_fault
 from fakemail.faults.plan import Plan
 from fakemail.faults.points import IMAP_CAPABILITIES, POINTS, SMTP_KEYWORDS, Point
 from fakemail.faults.presets import PRESETS, Preset

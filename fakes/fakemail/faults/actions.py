@@ -42,7 +42,7 @@ class Action:
     drop: bool = False
     #: No answer ever comes, and the line stays open.
     stall: bool = False
-    #: How far a transfer goes before it is cut, stalls or waits; None at its beginning.
+    #: How far a transfer goes before it is cut, stalls or waits; None: half a literal, nothing of a body.
     after_bytes: int | None = None
     #: Pace of a transfer.
     bytes_per_s: int | None = None
@@ -134,7 +134,7 @@ ACTIONS: Final[Mapping[str, ActionKind]] = {
         read=_count(0, DELAY_MS_MAX), beside=("delay_ms",), main=False,
     ),
     "after_bytes": ActionKind(
-        form="0 up", words="lets so much of the transfer pass before it is cut, stalls or waits",
+        form="0 up", words="lets so much pass before that; left out: half of a literal, nothing of a message",
         read=_count(0), beside=("drop", "stall", "delay_ms"), main=False,
     ),
     "bytes_per_s": ActionKind(form="1 up", words="slows the transfer down to this pace", read=_count(1)),

@@ -4,7 +4,7 @@ Owns: the ways to spoil a message, as functions of its bytes. Never does: choosi
 Called by: actions (the names), imap_protocol (``spoil``), table.
 
 Rule 1: the length stays, so that RFC822.SIZE is still true; what gets too long loses the end of a body. A body that is
-too short for that, and ``truncated``, which lies about its size on purpose, are the exceptions.
+too short for that, and ``truncate``, which lies about its size on purpose, are the exceptions.
 Rule 2: every message is spoilt: one that lacks what a way to spoil looks for is made to claim that it has it.
 """
 
@@ -22,7 +22,7 @@ _DEPTH_MAX: Final = 8
 _MULTIPART: Final = re.compile(
     rb"(?im)^content-type:\s*multipart/[^;]*;(?:[^\r\n]|\r\n[ \t])*?\b(boundary)=\"?([^\"\r\n;]+)"
 )
-_BASE64: Final = re.compile(rb"(?im)^content-transfer-encoding:[ \t]*base64")
+_IS_BASE64: Final = re.compile(rb"(?im)^content-transfer-encoding:[ \t]*base64")
 _ALPHABET: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _LETTER: Final = re.compile(rb"[A-Za-z0-9+/]")
 
@@ -94,8 +94,8 @@ def _with_field(header: bytes, name: bytes, value: bytes) -> bytes:
     return header + (b"\r\n" if header else b"") + field
 
 
-def _bad_base64(raw: bytes) -> bytes:
-    leaf = _leaf(raw, _BASE64)
+def _base64(raw: bytes) -> bytes:
+    leaf = _leaf(raw, _IS_BASE64)
     header = _with_field(raw[leaf.start : leaf.header_end], b"Content-Transfer-Encoding", b"base64")
     room = max(0, leaf.end - leaf.start - len(header) - len(_BLANK))
     body = bytearray(raw[leaf.body : leaf.end][:room].ljust(room).replace(b"=", b"!"))
@@ -106,60 +106,81 @@ def _bad_base64(raw: bytes) -> bytes:
     return _rewrite(raw, leaf, header, bytes(body))
 
 
-def _broken_mime(raw: bytes) -> bytes:
+def _whole(raw: bytes) -> _Leaf:
+    """The message as if it had no parts."""
     end = raw.find(_BLANK)
-    header = raw[: end if end >= 0 else len(raw)]
-    if found := _MULTIPART.search(header):
+    end = end if end >= 0 else len(raw)
+    return _Leaf(start=0, header_end=end, body=min(len(raw), end + len(_BLANK)), end=len(raw))
+
+
+def _boundary(raw: bytes) -> bytes:
+    """Closing delimiters lose their dashes at the end, or there is nothing that could be closed."""
+    spoilt = re.sub(rb"(?m)^(--[^\r\n]+)--([ \t]*\r?)$", rb"\1  \2", raw)
+    if spoilt != raw:
+        return spoilt
+    whole = _whole(raw)
+    header = _with_field(raw[: whole.header_end], b"Content-Type", b'multipart/mixed; boundary="never"')
+    return _rewrite(raw, whole, header, raw[whole.body :])
+
+
+def _no_boundary(raw: bytes) -> bytes:
+    whole = _whole(raw)
+    if found := _MULTIPART.search(raw[: whole.header_end]):
         return raw[: found.start(1)] + b"boundery" + raw[found.end(1) :]
-    whole = _Leaf(start=0, header_end=len(header), body=min(len(raw), len(header) + 4), end=len(raw))
-    return _rewrite(raw, whole, _with_field(header, b"Content-Type", b"multipart/mixed"), raw[whole.body :])
+    header = _with_field(raw[: whole.header_end], b"Content-Type", b"multipart/mixed")
+    return _rewrite(raw, whole, header, raw[whole.body :])
 
 
-def _bad_charset(raw: bytes) -> bytes:
+def _charset(raw: bytes) -> bytes:
     leaf = _leaf(raw)
     header = _with_field(raw[leaf.start : leaf.header_end], b"Content-Type", b'text/plain; charset="x-nowhere"')
     header = _with_field(header, b"Content-Transfer-Encoding", b"8bit")
     return _rewrite(raw, leaf, header, b"\xff\xfe" + raw[leaf.body : leaf.end].replace(b"e", b"\xe9"))
 
 
-def _bad_header(raw: bytes) -> bytes:
-    end = raw.find(_BLANK)
-    header = raw[: end if end >= 0 else len(raw)]
-    whole = _Leaf(start=0, header_end=len(header), body=min(len(raw), len(header) + 4), end=len(raw))
-    first, _, rest = header.partition(b"\r\n")
-    lines = [first, b"X-Eight-Bit: caf\xe9 \xff", b"a line that is no header field", *([rest] if rest else [])]
-    return _rewrite(raw, whole, b"\r\n".join(lines), raw[whole.body :])
+def _header(raw: bytes) -> bytes:
+    whole = _whole(raw)
+    first, _, rest = raw[: whole.header_end].partition(b"\r\n")
+    lines = [first, b"X-Eight-Bit: caf\xe9 =?utf-8?b?!!?=", b"a line that is no header field", rest]
+    return _rewrite(raw, whole, b"\r\n".join(filter(None, lines)), raw[whole.body :])
 
 
-def _nul_bytes(raw: bytes) -> bytes:
-    at = _leaf(raw).body
+def _no_header_end(raw: bytes) -> bytes:
+    whole = _whole(raw)
+    return (raw[: whole.header_end] + b"\r\n" + raw[whole.body :]).ljust(len(raw))
+
+
+def _nul(raw: bytes) -> bytes:
+    at = min(_leaf(raw).body, len(raw) - 1)
     # The first byte too, for a body without a blank.
-    return raw[:at] + b"\0" + raw[at + 1 :].replace(b" ", b"\0", 8) if at < len(raw) else raw[:-1] + b"\0"
+    return raw[: max(0, at)] + b"\0" + raw[at + 1 :].replace(b" ", b"\0", 8)
 
 
 def _bare_lf(raw: bytes) -> bytes:
     return raw.replace(b"\r\n", b"\n").ljust(len(raw), b"\n")
 
 
-def _truncated(raw: bytes) -> bytes:
+def _truncate(raw: bytes) -> bytes:
     return raw[: len(raw) // 2]
 
 
 #: Every way to spoil a message.
 GARBLES: Final[Mapping[str, Garble]] = {
-    "bad-base64": Garble(
-        words="base64 with characters outside its alphabet and one letter too many (RFC 4648)", spoil=_bad_base64
+    "base64": Garble(
+        words="base64 with characters outside its alphabet and one letter too many (RFC 4648)", spoil=_base64
     ),
-    "broken-mime": Garble(
-        words="a multipart without its boundary parameter (RFC 2046 section 5.1.1)", spoil=_broken_mime
+    "boundary": Garble(words="a multipart whose last delimiter never comes (RFC 2046 section 5.1.1)", spoil=_boundary),
+    "no-boundary": Garble(
+        words="a multipart whose Content-Type names no boundary (RFC 2046 section 5.1.1)", spoil=_no_boundary
     ),
-    "bad-charset": Garble(words="text in a charset that there is not, with bytes above 127", spoil=_bad_charset),
-    "bad-header": Garble(words="a header with raw bytes above 127 and a line without a colon", spoil=_bad_header),
-    "nul-bytes": Garble(
-        words="NUL bytes in the body, which no literal may hold (RFC 3501 section 9)", spoil=_nul_bytes
+    "charset": Garble(words="text in a charset that there is not, with bytes above 127", spoil=_charset),
+    "header": Garble(
+        words="a header with bytes above 127, a broken encoded word and a line without a colon", spoil=_header
     ),
-    "bare-lf": Garble(words="lines that end in LF alone", spoil=_bare_lf),
-    "truncated": Garble(words="the first half alone, shorter than RFC822.SIZE says", spoil=_truncated),
+    "no-header-end": Garble(words="no empty line between header and body (RFC 5322 section 2.1)", spoil=_no_header_end),
+    "truncate": Garble(words="the first half alone, shorter than RFC822.SIZE says", spoil=_truncate),
+    "bare-lf": Garble(words="lines that end in LF alone (RFC 5322 section 2.3)", spoil=_bare_lf),
+    "nul": Garble(words="NUL bytes, which no literal may hold (RFC 3501 section 9)", spoil=_nul),
 }
 
 

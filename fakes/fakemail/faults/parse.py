@@ -1,54 +1,20 @@
-"""Faults from JSON or TOML.
+"""One fault from JSON or TOML.
 
-Owns: the form of a fault and of a list of faults. Never does: files. A mistake is a FaultError that says where it is,
-what was given and what would be right.
-Called by: config, control, the rig's scenarios, and whoever writes faults in Python.
+Owns: the form of a fault. Never does: files. A mistake is a FaultError that says where it is, what was given and what
+would be right. Called by: lists, presets, control, the rig's scenarios, and whoever writes faults in Python.
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 from fakemail.faults import checks
 from fakemail.faults.actions import read_action
 from fakemail.faults.errors import FaultError, suggestion
 from fakemail.faults.model import Fault
 from fakemail.faults.points import POINTS
-from fakemail.faults.presets import PRESETS
 from fakemail.faults.schedules import read_when
 from fakemail.faults.scopes import SCOPES
 
 _REQUIRED = ("id", "point", "when", "action")
-
-
-def parse_faults(value: object, *, where: str = "faults") -> tuple[Fault, ...]:
-    """A list of faults; a text in it is the name of a preset, and stands for the faults of that. Raises FaultError."""
-    if not isinstance(value, list):
-        raise FaultError(where=where, problem=f"{checks.kind_of(value)} given", allowed="a list of faults")
-    faults: dict[str, Fault] = {}
-    for index, each in enumerate(value):
-        place = f"{where}[{index}]"
-        for fault in _parse_entry(each, where=place):
-            if fault.id in faults:
-                raise FaultError(where=f"{place}.id", problem=f"{fault.id!r} is taken", allowed="an id of its own")
-            faults[fault.id] = fault
-    return tuple(faults.values())
-
-
-def _parse_entry(value: object, *, where: str) -> Iterator[Fault]:
-    if isinstance(value, str):
-        yield from preset(value, where=where)
-    else:
-        yield parse_fault(value, where=where)
-
-
-def preset(name: str, *, where: str = "preset") -> tuple[Fault, ...]:
-    """The faults of a preset; raises FaultError for a name that there is not."""
-    if name not in PRESETS:
-        raise FaultError(
-            where=where, problem=f"unknown preset {name!r}{suggestion(name, PRESETS)}", allowed=", ".join(PRESETS)
-        )
-    return tuple(parse_fault(fault, where=f"{where} {name}") for fault in PRESETS[name].faults)
 
 
 def parse_fault(value: object, *, where: str = "fault") -> Fault:

@@ -1,7 +1,7 @@
 """Faults that somebody met: by name, ready to be put.
 
-Owns: the presets, as the JSON that ``parse_fault`` reads, each with what it plays and the report it comes from.
-Never does: reading it. Called by: parse (``preset``), client and pytest plugin (as data), table.
+Owns: the presets, each with what it plays and the report it comes from. Never does: putting them in force.
+Called by: lists (``parse_faults`` knows them by name), control, table.
 
 Rule 1: a preset heals by itself where real servers do: the second attempt of a client that tries again succeeds.
 Rule 2: ids begin with the preset's name, so that any presets can be in force together.
@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-#: As ``parse_fault`` reads it.
-FaultData = Mapping[str, object]
+from fakemail.faults.model import Fault
+from fakemail.faults.parse import parse_fault
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,28 +26,29 @@ class Preset:
     #: Who met it: an issue as owner/name#number, or the RFC that foresees it.
     report: str = ""
     #: In order.
-    faults: tuple[FaultData, ...]
+    faults: tuple[Fault, ...]
 
-    def __iter__(self) -> Iterator[FaultData]:
+    def __iter__(self) -> Iterator[Fault]:
         return iter(self.faults)
 
 
 def _fault(
     fault_id: str,
     point: str,
-    when: Mapping[str, object],
-    action: Mapping[str, object],
+    when: dict[str, object],
+    action: dict[str, object],
     *,
-    match: Mapping[str, str] | None = None,
+    match: dict[str, str] | None = None,
     scope: str = "",
-) -> FaultData:
-    said: dict[str, object] = {"id": fault_id, "point": point, "when": dict(when), "action": dict(action)}
-    return said | ({"match": dict(match)} if match else {}) | ({"scope": scope} if scope else {})
+) -> Fault:
+    said: dict[str, object] = {"id": fault_id, "point": point, "when": when, "action": action}
+    said |= ({"match": match} if match else {}) | ({"scope": scope} if scope else {})
+    return parse_fault(said, where=fault_id)
 
 
-_ALWAYS: Final = {"always": True}
-_ONCE: Final = {"first": 1}
-_TWICE: Final = {"first": 2}
+_ALWAYS: Final[dict[str, object]] = {"always": True}
+_ONCE: Final[dict[str, object]] = {"first": 1}
+_TWICE: Final[dict[str, object]] = {"first": 2}
 
 _IMAP: Final = {
     "gmail-connection-limit": Preset(
@@ -168,21 +169,22 @@ _IMAP: Final = {
     "bad-base64": Preset(
         sentence="Every third message that is served has base64 that can't be decoded.",
         report="martinrusev/imbox#175",
-        faults=(_fault("bad-base64", "imap.message", {"every": 3}, {"garble": "bad-base64"}),),
+        faults=(_fault("bad-base64", "imap.message", {"every": 3}, {"garble": "base64"}),),
     ),
     "broken-mime": Preset(
         sentence="Every third message that is served is a multipart without a boundary.",
         report="mikel/mail#807",
-        faults=(_fault("broken-mime", "imap.message", {"every": 3}, {"garble": "broken-mime"}),),
+        faults=(_fault("broken-mime", "imap.message", {"every": 3}, {"garble": "no-boundary"}),),
     ),
     "bad-charset": Preset(
         sentence="Every third message that is served names a charset that there is not.",
-        faults=(_fault("bad-charset", "imap.message", {"every": 3}, {"garble": "bad-charset"}),),
+        report="martinrusev/imbox#177",
+        faults=(_fault("bad-charset", "imap.message", {"every": 3}, {"garble": "charset"}),),
     ),
     "wrong-size": Preset(
         sentence="Every third message that is served is shorter than its RFC822.SIZE.",
         report="stalwartlabs/vandelay#12",
-        faults=(_fault("wrong-size", "imap.message", {"every": 3}, {"garble": "truncated"}),),
+        faults=(_fault("wrong-size", "imap.message", {"every": 3}, {"garble": "truncate"}),),
     ),
     "imap-starttls-stripped": Preset(
         sentence="CAPABILITY does not offer STARTTLS, as when someone on the way takes it out.",
@@ -328,7 +330,7 @@ _SMTP: Final = {
 }  # fmt: skip
 
 
-def _tls(name: str, sentence: str, report: str, when: Mapping[str, object], action: Mapping[str, object]) -> Preset:
+def _tls(name: str, sentence: str, report: str, when: dict[str, object], action: dict[str, object]) -> Preset:
     """The same at both servers."""
     faults = tuple(_fault(f"{name}-{server}", f"{server}.tls", when, action) for server in ("smtp", "imap"))
     return Preset(sentence=sentence, report=report, faults=faults)
@@ -336,7 +338,7 @@ def _tls(name: str, sentence: str, report: str, when: Mapping[str, object], acti
 
 _BOTH: Final = {
     "expired-token": Preset(
-        sentence="The first OAuth token of each user has expired, the next is taken.",
+        sentence="At each user's first login with OAuth the token has expired.",
         report="RFC 7628 section 3.2.2",
         faults=tuple(
             _fault(f"expired-token-{server}", f"{server}.auth", _ONCE, {"expired_token": True},
@@ -353,7 +355,7 @@ _BOTH: Final = {
         _ALWAYS, {"certificate": "wrong-host"},
     ),
     "tls-expired": _tls(
-        "tls-expired", "The certificate was good until yesterday.", "RFC 5280 section 4.1.2.5",
+        "tls-expired", "The certificate has expired.", "RFC 5280 section 4.1.2.5",
         _ALWAYS, {"certificate": "expired"},
     ),
     "tls-self-signed": _tls(

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from fakemail.faults.actions import ACTIONS
 from fakemail.faults.garble import GARBLES
+from fakemail.faults.model import Fault
 from fakemail.faults.points import MATCH_KEYS, POINTS, Point
-from fakemail.faults.presets import PRESETS, FaultData
+from fakemail.faults.presets import PRESETS
 from fakemail.faults.schedules import SCHEDULES
 from fakemail.faults.scopes import SCOPES
 
@@ -83,13 +84,15 @@ def _reply(point: Point) -> str:
     return point.reply.form.partition(", such as")[0] if point.reply else ""
 
 
-def _said(fault: FaultData) -> str:
-    """A fault without its id, in a line."""
-    return _code(", ".join(f"{key} {_value(value)}" for key, value in fault.items() if key != "id"))
+def _said(fault: Fault) -> str:
+    """A fault without its id, as a TOML inline table."""
+    return _code(_toml({key: value for key, value in fault.as_dict().items() if key != "id"}))
 
 
-def _value(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False).replace('"', "'")
+def _toml(value: object) -> str:
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key} = {_toml(each)}' for key, each in value.items())}}}"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _report(report: str) -> str:
