@@ -131,6 +131,19 @@ def bench_a_delayed_acknowledgement_would_be_seen(benchmark, speeds, opened, by_
     )
 
 
+@contextlib.contextmanager
+def reading_everything(server, *, bytes_s):
+    """Another client, in the middle of a FETCH of everything, at a speed; 0 is as fast as it can."""
+    script = Path(__file__).with_name("other_reader.py")
+    argv = [sys.executable, str(script), server.address[0], str(server.port), USER, PASSWORD, str(bytes_s)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:  # our own script
+        assert other.stdout.readline() == b"reading\n"
+        yield
+        assert other.poll() is None, "it read to the end, so nothing was measured beside it"
+        other.stdin.close()
+        assert other.wait(timeout=10) == 0
+
+
 def in_turns(server, run, *, bytes_s):
     """Milliseconds alone and beside the other reader, in turns."""
     alone, beside = [], []
