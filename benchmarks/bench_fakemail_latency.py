@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import imaplib
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import neighbours
 import pytest
@@ -136,7 +139,7 @@ def reading_everything(server, *, bytes_s):
     """Another client, in the middle of a FETCH of everything, at a speed; 0 is as fast as it can."""
     script = Path(__file__).with_name("other_reader.py")
     argv = [sys.executable, str(script), server.address[0], str(server.port), USER, PASSWORD, str(bytes_s)]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:  # our own script
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout.readline() == b"reading\n"
         yield
         assert other.poll() is None, "it read to the end, so nothing was measured beside it"
