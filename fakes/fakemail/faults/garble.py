@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Final
 
 _BLANK: Final = b"\r\n\r\n"
@@ -66,7 +66,7 @@ def _leaves(raw: bytes, start: int, end: int, depth: int = 0) -> Iterator[_Leaf]
 def _parts(raw: bytes, whole: _Leaf, delimiter: bytes) -> Iterator[tuple[int, int]]:
     """From behind each delimiter line to the next delimiter, the last one (RFC 2046 section 5.1.1) left out."""
     lines = [at.start() for at in re.finditer(rb"(?m)^" + re.escape(delimiter), raw[whole.body : whole.end])]
-    for at, following in zip(lines, [*lines[1:], whole.end - whole.body], strict=True):
+    for at, following in pairwise([*lines, whole.end - whole.body]):
         first = raw.find(b"\n", whole.body + at, whole.end) + 1
         if first and not raw.startswith(b"--", whole.body + at + len(delimiter)):
             yield first, max(first, whole.body + following)
