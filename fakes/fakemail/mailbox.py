@@ -1,11 +1,10 @@
-"""Mail that exists: folders with UIDs, UIDVALIDITY and flags, and the users who have them.
+r"""The users, their folders by name, and how mail gets in.
 
-Never does: protocols, I/O, threads. Everything here belongs to one asyncio loop; the clock is given.
-Called by: imap_protocol (folders), smtp_server (delivery), control.
+Owns: accounts, the tree of folder names, UIDVALIDITY, limits. Never does: protocols, I/O, threads. Everything here
+belongs to one asyncio loop; the clock is given. Called by: imap_protocol, smtp_server (delivery), control.
 
-Rule 1: a message is bytes = f(seed, address, folder, uid), equal on every machine; only deviations are held in memory.
-Rule 2: a folder's ``version`` grows with every change, so a session sees by one comparison that it has nothing to tell.
-Rule 3: a UID and a pair (folder name, UIDVALIDITY) are never used again, not even after ``reset``.
+Rule 1: a pair (folder name, UIDVALIDITY) is never used again, not even after ``reset``.
+Rule 2: a name whose mail was removed while it has names below it stays as a placeholder (\Noselect).
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import Final, Protocol
+from typing import Final
 
 from fakemail import FakemailError
-from fakemail.synthesis import FIRST_DAY, PROFILES, name_hash, synthesise
+from fakemail.folder import DELETED, SEEN, Folder, Stored
+from fakemail.synthesis import PROFILES, name_hash
+from fakemail.timeline import Event, Weights, next_event
+from fakemail.uids import UID_MAX, UidSet
 
-SEEN: Final = "\\Seen"
-DELETED: Final = "\\Deleted"
 #: Folders that every user has, with their special use (RFC 6154 section 2).
 STANDARD_FOLDERS: Final = {
     "INBOX": None,
@@ -32,8 +31,11 @@ STANDARD_FOLDERS: Final = {
     "Trash": "\\Trash",
     "Junk": "\\Junk",
 }
-#: UIDs have 32 bits (RFC 3501 section 2.3.1.1); more than this in one call is a slip of the keyboard.
-SEED_COUNT_MAX: Final = 1_000_000
+#: What CREATE ... (USE ...) may ask for (RFC 6154 section 2).
+SPECIAL_USES: Final = ("\\All", "\\Archive", "\\Drafts", "\\Flagged", "\\Junk", "\\Sent", "\\Trash")
+#: More in one call is a slip of the keyboard.
+SEED_COUNT_MAX: Final = 10_000_000
+NAME_CHARACTERS_MAX: Final = 255
 
 
 class MailboxError(FakemailError):
@@ -48,126 +50,13 @@ class ConflictError(MailboxError):
     """It exists already, or can't be removed."""
 
 
-class Mail(Protocol):
-    """A message that a folder holds: made on demand (Seeded) or kept (Stored)."""
+@dataclass(kw_only=True)
+class Limits:
+    """How many may be connected at once; None is no limit."""
 
-    @property
-    def raw(self) -> bytes:
-        """The whole message."""
-
-    @property
-    def received(self) -> datetime:
-        """IMAP's internal date."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Seeded:
-    """Mail that is its name: the bytes are made when they are asked for."""
-
-    seed: int
-    address: str
-    folder: str
-    uid: int
-    profile: str
-
-    @property
-    def raw(self) -> bytes:
-        """The whole message."""
-        return synthesise(seed=self.seed, address=self.address, folder=self.folder, uid=self.uid, profile=self.profile)
-
-    @property
-    def received(self) -> datetime:
-        """One minute after the slowest minute in which it may have been sent."""
-        return FIRST_DAY + timedelta(seconds=(self.uid % 2_000_000) * 311 + 360)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stored:
-    """Mail that came from outside."""
-
-    raw: bytes
-    received: datetime
-
-
-class Folder:
-    """One folder of one user."""
-
-    def __init__(self, *, address: str, name: str, uidvalidity: int, changed: Callable[[], None]) -> None:
-        self.address = address
-        self.name = name
-        self.uidvalidity = uidvalidity
-        self.uidnext = 1
-        #: Grows with every change.
-        self.version = 1
-        #: Ascending, without the expunged.
-        self.uids: list[int] = []
-        self._changed = changed
-        self._ranges: list[tuple[range, int, str]] = []
-        self._own: dict[int, Mail] = {}
-        self._gone: set[int] = set()
-        self._flags: dict[int, frozenset[str]] = {}
-        self._flagged_at: dict[int, int] = {}
-
-    def mail(self, uid: int) -> Mail | None:
-        """The message, or None once it is expunged."""
-        if uid in self._gone:
-            return None
-        if uid in self._own:
-            return self._own[uid]
-        seed, profile = next(((seed, profile) for uids, seed, profile in self._ranges if uid in uids), (0, ""))
-        if not profile:
-            return None
-        return Seeded(seed=seed, address=self.address, folder=self.name, uid=uid, profile=profile)
-
-    def flags(self, uid: int) -> frozenset[str]:
-        """Its flags; none once it is expunged."""
-        return self._flags.get(uid, frozenset())
-
-    def set_flags(self, uid: int, flags: frozenset[str]) -> None:
-        """Replace the flags of a message that may have been expunged meanwhile."""
-        if self.mail(uid) is not None and self.flags(uid) != flags:
-            self._flags[uid] = flags
-            self._touch()
-            self._flagged_at[uid] = self.version
-
-    def flagged_since(self, version: int) -> list[int]:
-        """UIDs whose flags changed after this version."""
-        return sorted(uid for uid, changed in self._flagged_at.items() if changed > version)
-
-    def add(self, mail: Mail, flags: Iterable[str] = ()) -> int:
-        """Keep a message under the next UID."""
-        uid = self.uidnext
-        self.uidnext += 1
-        self.uids.append(uid)
-        self._own[uid] = mail
-        self._flags[uid] = frozenset(flags)
-        self._touch()
-        return uid
-
-    def seed(self, *, count: int, seed: int, profile: str) -> range:
-        """Add ``count`` messages that are made when they are read."""
-        uids = range(self.uidnext, self.uidnext + count)
-        self.uidnext += count
-        self.uids.extend(uids)
-        self._ranges.append((uids, seed, profile))
-        self._touch()
-        return uids
-
-    def expunge(self, uids: Iterable[int]) -> None:
-        """Remove messages for good."""
-        gone = {uid for uid in uids if self.mail(uid) is not None}
-        if not gone:
-            return
-        for uid in gone:
-            for held in (self._own, self._flags, self._flagged_at):
-                held.pop(uid, None)
-        self._gone |= gone
-        self.uids = [uid for uid in self.uids if uid not in gone]
-        self._touch()
-
-    def _touch(self) -> None:
-        self.version += 1
-        self._changed()
+    connections: int | None = None
+    #: By one user, per protocol (Gmail's is 15).
+    connections_per_user: int | None = None
 
 
 @dataclass(kw_only=True)
@@ -176,8 +65,14 @@ class Account:
 
     address: str
     password: str = field(repr=False)
+    #: What XOAUTH2 accepts; None: the password.
+    token: str | None = field(default=None, repr=False)
     folders: dict[str, Folder] = field(default_factory=dict)
+    #: Names that hold no mail, only other names.
+    placeholders: set[str] = field(default_factory=set)
     subscribed: set[str] = field(default_factory=set)
+    #: Special use by name.
+    uses: dict[str, str] = field(default_factory=dict)
 
     def folder(self, name: str) -> Folder:
         """The folder of this name; INBOX in any case (RFC 3501 section 5.1)."""
@@ -186,10 +81,20 @@ class Account:
         except KeyError:
             raise NotFoundError(f"{self.address} has no folder {name!r}") from None
 
+    @property
+    def names(self) -> list[str]:
+        """Every name in the tree, in order."""
+        return sorted(self.folders.keys() | self.placeholders)
+
+    def below(self, name: str) -> list[str]:
+        """The names under this one, in order."""
+        return [each for each in self.names if each.startswith(f"{name}/")]
+
 
 def canonical(name: str) -> str:
-    """The folder's name as it is kept."""
-    return "INBOX" if name.upper() == "INBOX" else name
+    """The folder's name as it is kept: INBOX is INBOX in any case, also above other names (RFC 3501 section 5.1)."""
+    head, slash, rest = name.partition("/")
+    return f"INBOX{slash}{rest}" if head.upper() == "INBOX" else name
 
 
 class MailStore:
@@ -198,22 +103,32 @@ class MailStore:
     def __init__(self, *, seed: int = 0, clock: Callable[[], int] = time.time_ns) -> None:
         #: Used where a request names no seed of its own.
         self.seed = seed
-        #: Called after each change, for those who wait in IDLE.
-        self.watchers: set[Callable[[], None]] = set()
+        self.limits = Limits()
+        #: Open connections by (protocol, user); the user is empty before login.
+        self.connections: Counter[tuple[str, str]] = Counter()
         self._clock = clock
         self._accounts: dict[str, Account] = {}
-        self._generations: Counter[tuple[str, str]] = Counter()
+        #: UIDVALIDITY was given out so often, by address: it survives ``reset``.
+        self._generations: Counter[str] = Counter()
 
-    def add_user(self, address: str, password: str) -> Account:
+    # --- users ---
+
+    def add_user(self, address: str, password: str, token: str | None = None) -> Account:
         """Make the user with the standard folders; for one who exists, set the password."""
         if not re.fullmatch(r"[!-?A-~]+@[!-?A-~]+", address):
             raise MailboxError(f"{address!r} is not an address; allowed: local-part@domain in ASCII")
         account = self._accounts.setdefault(address.lower(), Account(address=address.lower(), password=password))
-        account.password = password
-        for name in STANDARD_FOLDERS:
+        account.password, account.token = password, token
+        for name, use in STANDARD_FOLDERS.items():
             if name not in account.folders:
-                self.create(account, name)
+                self.create(account, name, use=use)
+                account.subscribed.add(name)
         return account
+
+    @property
+    def users(self) -> list[Account]:
+        """Everyone, by address."""
+        return [self._accounts[address] for address in sorted(self._accounts)]
 
     def user(self, address: str) -> Account:
         """The user of this address, in any case."""
@@ -225,50 +140,128 @@ class MailStore:
     def login(self, address: str, password: str) -> Account | None:
         """The user, if the password is right."""
         account = self._accounts.get(address.lower())
-        # A client may send bytes that are no UTF-8: a wrong password like any other.
-        given = password.encode("utf-8", errors="surrogateescape")
-        if account is None or not hmac.compare_digest(
-            account.password.encode("utf-8", errors="surrogateescape"), given
-        ):
-            return None
-        return account
+        return account if account is not None and _same(account.password, password) else None
 
-    def create(self, account: Account, name: str) -> Folder:
-        """Make a folder, subscribed; its UIDVALIDITY is greater than that of any earlier one of this name."""
-        name = canonical(name)
+    def login_token(self, address: str, token: str) -> Account | None:
+        """The user, if the OAuth token is right; a user without one may use the password."""
+        account = self._accounts.get(address.lower())
+        if account is None:
+            return None
+        return account if _same(account.password if account.token is None else account.token, token) else None
+
+    def has_room(self, protocol: str, user: str = "") -> bool:
+        """Whether one more connection is within the limits: of this user, or before login of anybody."""
+        if user:
+            most = self.limits.connections_per_user
+            return most is None or self.connections[protocol, user] < most
+        most = self.limits.connections
+        return most is None or sum(self.connections.values()) < most
+
+    # --- folders ---
+
+    def create(self, account: Account, name: str, *, use: str | None = None) -> Folder:
+        """Make a folder, and those above it; its UIDVALIDITY is greater than that of any earlier one."""
+        name = _checked(name)
         if name in account.folders:
             raise ConflictError(f"folder {name!r} exists")
-        # Folder names are ASCII on the wire (RFC 3501 section 5.1.3); wildcards could never be listed.
-        if not re.fullmatch(r"[\x20-\x7e]{1,255}", name) or re.search(r'[%*"\\]', name) or name.strip("/") != name:
-            raise MailboxError(f'{name!r} is no folder name; allowed: 1 to 255 ASCII characters without % * " \\')
-        self._generations[account.address, name] += 1
-        base = int.from_bytes(name_hash("uidvalidity", self.seed, account.address, name, size=4)) % 1_000_000_000
-        uidvalidity = 1_000_000_000 + base + self._generations[account.address, name]
-        folder = Folder(address=account.address, name=name, uidvalidity=uidvalidity, changed=self._changed)
+        above = name.rpartition("/")[0]
+        if above and above not in account.folders and above not in account.placeholders:
+            self.create(account, above)
+        account.placeholders.discard(name)
+        folder = Folder(address=account.address, name=name, uidvalidity=self._next_uidvalidity(account))
         account.folders[name] = folder
-        account.subscribed.add(name)
+        if use is not None:
+            account.uses[name] = use
         return folder
 
-    def delete(self, account: Account, name: str) -> None:
-        """Remove a folder and its mail."""
-        folder = account.folder(name)
-        if folder.name == "INBOX":
-            raise ConflictError("INBOX can't be deleted")
-        folder.expunge(list(folder.uids))
-        del account.folders[folder.name]
+    def _next_uidvalidity(self, account: Account) -> int:
+        base = int.from_bytes(name_hash("uidvalidity", self.seed, account.address, size=4)) % 1_000_000_000
+        self._generations[account.address] += 1
+        return 1_000_000_000 + base + self._generations[account.address]
 
-    def seed_folder(self, folder: Folder, *, count: int, seed: int | None, profile: str) -> range:
+    def delete(self, account: Account, name: str) -> None:
+        """Remove a folder and its mail; names below it stay (RFC 3501 section 6.3.4)."""
+        name = canonical(name)
+        if name == "INBOX":
+            raise ConflictError("INBOX can't be deleted")
+        if name in account.placeholders:
+            raise ConflictError(f"{name!r} holds no mail, only other folders")
+        account.folder(name).close("the folder was deleted")
+        del account.folders[name]
+        account.uses.pop(name, None)
+        if account.below(name):
+            account.placeholders.add(name)
+        self._prune(account, name.rpartition("/")[0])
+
+    def _prune(self, account: Account, name: str) -> None:
+        """A placeholder with nothing below it is no name any more."""
+        while name and name in account.placeholders and not account.below(name):
+            account.placeholders.discard(name)
+            name = name.rpartition("/")[0]
+
+    def rename(self, account: Account, old: str, new: str) -> None:
+        """Give a folder and those below it another name; of INBOX only the mail moves (RFC 3501 section 6.3.5)."""
+        old, new = canonical(old), _checked(new)
+        if old not in account.folders and old not in account.placeholders:
+            raise NotFoundError(f"{account.address} has no folder {old!r}")
+        if new in account.folders or new in account.placeholders:
+            raise ConflictError(f"folder {new!r} exists")
+        if new.startswith(f"{old}/") and old != "INBOX":
+            raise ConflictError(f"{new!r} is below {old!r}")
+        if old == "INBOX":
+            self._move_inbox(account, new)
+            return
+        above = new.rpartition("/")[0]
+        if above and above not in account.folders and above not in account.placeholders:
+            self.create(account, above)
+        for name in [old, *account.below(old)]:
+            _relabel(account, name, new + name[len(old) :])
+        self._prune(account, old.rpartition("/")[0])
+
+    def _move_inbox(self, account: Account, new: str) -> None:
+        inbox, target = account.folder("INBOX"), self.create(account, new)
+        for low, high in inbox.uids.ranges():
+            target.take(inbox, low, high)
+        inbox.expunge(inbox.uids)
+
+    def reset_uidvalidity(self, account: Account, name: str) -> Folder:
+        """Renumber a folder like a server that lost its index: the same mail from UID 1, another UIDVALIDITY."""
+        before = account.folder(name)
+        after = Folder(address=account.address, name=before.name, uidvalidity=self._next_uidvalidity(account))
+        account.folders[before.name] = after
+        for low, high in before.uids.ranges():
+            after.take(before, low, high)
+        after.step, after.recent_from = before.step, after.uidnext
+        before.close("the folder's UIDs were renumbered")
+        return after
+
+    # --- mail ---
+
+    def seed_folder(
+        self, folder: Folder, *, count: int, seed: int | None = None, profile: str = "small", gaps: int = 0
+    ) -> UidSet:
         """Add synthesised mail; raises MailboxError for an impossible count or an unknown profile."""
-        if not 0 <= count <= SEED_COUNT_MAX:
-            raise MailboxError(f"count: {count} given; allowed: 0 to {SEED_COUNT_MAX}")
+        most = min(SEED_COUNT_MAX, (UID_MAX - folder.uidnext) // (1 + gaps))
+        if not 0 <= count <= most:
+            raise MailboxError(f"count: {count} given; allowed: 0 to {most}")
         if profile not in PROFILES:
             raise MailboxError(f"profile: {profile!r} given; allowed: {', '.join(PROFILES)}")
-        return folder.seed(count=count, seed=self.seed if seed is None else seed, profile=profile)
+        if count == 0:
+            return UidSet.of(())
+        return folder.seed(count=count, seed=self.seed if seed is None else seed, profile=profile, gaps=gaps)
 
-    def store(self, folder: Folder, raw: bytes, *, flags: Iterable[str] = (), received: datetime | None = None) -> int:
-        """Keep mail from outside; without a date it was received now."""
-        moment = received or datetime.fromtimestamp(self._clock() // 1_000_000_000, tz=UTC)
-        return folder.add(Stored(raw=raw, received=moment), flags)
+    def store(
+        self,
+        folder: Folder,
+        raw: bytes,
+        *,
+        flags: Iterable[str] = (),
+        received_s: int | None = None,
+        zone_min: int = 0,
+    ) -> int:
+        """Keep mail from outside; without a date it was received now. Answers its UID."""
+        moment = self._clock() // 1_000_000_000 if received_s is None else received_s
+        return folder.add(Stored(raw=raw, received_s=moment, zone_min=zone_min), flags)
 
     def deliver(self, recipients: Iterable[str], raw: bytes) -> list[str]:
         """Put a message into the INBOX of each recipient who is a user here; says who they were."""
@@ -277,10 +270,56 @@ class MailStore:
             self.store(self._accounts[address].folder("INBOX"), raw)
         return local
 
-    def reset(self) -> None:
-        """Forget every user. A session that is open keeps its folder until it logs out."""
-        self._accounts.clear()
+    def advance(
+        self, account: Account, name: str, steps: int, *, weights: Weights | None = None, profile: str = "small"
+    ) -> list[Event]:
+        """Let so many steps of the folder's timeline happen: the same seed, the same events."""
+        events = []
+        for _ in range(steps):
+            folder = account.folder(name)
+            event = next_event(folder, seed=self.seed, weights=weights or Weights(), profile=profile)
+            if event.kind == "reset":
+                self.reset_uidvalidity(account, name)
+            events.append(event)
+        return events
 
-    def _changed(self) -> None:
-        for watcher in tuple(self.watchers):
-            watcher()
+    def reset(self) -> None:
+        """Forget every user; open sessions are sent away."""
+        for account in self._accounts.values():
+            for folder in account.folders.values():
+                folder.close("everything was reset")
+        self._accounts.clear()
+        self.limits = Limits()
+
+
+def _checked(name: str) -> str:
+    """The name as it will be kept; a separator at its end only says that names will come below (section 6.3.3)."""
+    name = canonical(name.removesuffix("/"))
+    # Wildcards could never be listed, controls never be shown.
+    if not 1 <= len(name) <= NAME_CHARACTERS_MAX or re.search(r"[\x00-\x1f\x7f%*]|//", name) or name.startswith("/"):
+        allowed = "1 to 255 characters, none of % * or control, with / between levels"
+        raise MailboxError(f"{name!r} is no folder name; allowed: {allowed}")
+    return name
+
+
+def _relabel(account: Account, old: str, new: str) -> None:
+    if old in account.placeholders:
+        account.placeholders.discard(old)
+        account.placeholders.add(new)
+        return
+    folder = account.folders.pop(old)
+    folder.name = new
+    account.folders[new] = folder
+    if old in account.uses:
+        account.uses[new] = account.uses.pop(old)
+
+
+def _same(kept: str, given: str) -> bool:
+    # A client may send bytes that are no UTF-8: wrong like any other.
+    return hmac.compare_digest(*(each.encode("utf-8", errors="surrogateescape") for each in (kept, given)))
+
+
+__all__ = [
+    "DELETED", "SEEN", "SPECIAL_USES", "STANDARD_FOLDERS", "Account", "ConflictError", "Folder", "Limits", "MailStore",
+    "MailboxError", "NotFoundError", "canonical",
+]  # fmt: skip

@@ -13,6 +13,7 @@ from typing import Final
 _DEPTH_MAX: Final = 20
 _HEADER_END: Final = re.compile(rb"\r?\n\r?\n")
 _FIELD: Final = re.compile(rb"([!-9;-~]+)[ \t]*:(.*)", re.DOTALL)
+_FOLDING: Final = re.compile(rb"\r?\n")
 _PARAMETER: Final = re.compile(r';\s*([^\s=;]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^\s;]*)')
 
 
@@ -54,12 +55,22 @@ def header_fields(header: bytes) -> list[tuple[str, bytes]]:
     return fields
 
 
+def unfolded(raw: bytes) -> str:
+    """A field without its name, folding and surrounding space (RFC 5322 section 2.2.3); eight-bit bytes as Latin-1."""
+    return _FOLDING.sub(b"", raw.partition(b":")[2]).strip().decode("latin-1")
+
+
+def field_values(header: bytes, name: str) -> list[str]:
+    """Every field of this name, in order."""
+    wanted = name.lower()
+    if wanted.encode("latin-1", errors="replace") not in header.lower():
+        return []
+    return [unfolded(raw) for key, raw in header_fields(header) if key == wanted]
+
+
 def field_value(header: bytes, name: str) -> str | None:
-    """The first field of this name, unfolded (RFC 5322 section 2.2.3), eight-bit bytes as Latin-1; or None."""
-    raw = next((raw for key, raw in header_fields(header) if key == name.lower()), None)
-    if raw is None:
-        return None
-    return re.sub(rb"\r?\n", b"", raw.partition(b":")[2]).strip().decode("latin-1")
+    """The first field of this name; None if there is none."""
+    return next(iter(field_values(header, name)), None)
 
 
 def parse_parameters(value: str) -> tuple[str, tuple[tuple[str, str], ...]]:
@@ -68,19 +79,23 @@ def parse_parameters(value: str) -> tuple[str, tuple[tuple[str, str], ...]]:
     return value.partition(";")[0].strip().lower(), tuple(pairs)
 
 
-def parse_mime(raw: bytes, *, depth: int = 0) -> Part:
-    """Take a message apart; what can't be understood is text/plain (RFC 2045 section 5.2)."""
+def parse_mime(raw: bytes, *, depth: int = 0, default: tuple[str, str] = ("text", "plain")) -> Part:
+    """Take a message apart; what can't be understood is text/plain (RFC 2045 section 5.2).
+
+    ``default`` is what a part is that doesn't say: message/rfc822 within a digest (RFC 2046 section 5.1.5).
+    """
     header = header_block(raw)
     body = raw[len(header) :]
     main, parameters = parse_parameters(field_value(header, "content-type") or "")
     kind, slash, subtype = main.partition("/")
     if not (kind and slash and subtype) or depth > _DEPTH_MAX:
-        kind, subtype, parameters = "text", "plain", (parameters or (("charset", "us-ascii"),))
+        kind, subtype = ("text", "plain") if main or depth > _DEPTH_MAX else default
     boundary = {name.lower(): text for name, text in parameters}.get("boundary", "")
     inner: list[bytes] = _split(body, boundary) if kind == "multipart" and boundary else []
     if (kind, subtype) == ("message", "rfc822"):
         inner = [body]
-    parts = tuple(parse_mime(each, depth=depth + 1) for each in inner)
+    below = ("message", "rfc822") if (kind, subtype) == ("multipart", "digest") else ("text", "plain")
+    parts = tuple(parse_mime(each, depth=depth + 1, default=below) for each in inner)
     return Part(header=header, body=body, content_type=(kind, subtype), parameters=parameters, parts=parts)
 
 

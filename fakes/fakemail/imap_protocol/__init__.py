@@ -1,13 +1,24 @@
-"""IMAP4rev1 without I/O (RFC 3501): bytes in, bytes and events out.
+"""IMAP4rev1 without I/O (RFC 3501 and its extensions): bytes in, bytes and events out.
 
-syntax      framing and tokens, with their limits
-fetch       what FETCH says of a message
-search      SEARCH as a predicate
+events      what the core asks of the shell
+syntax      framing and tokens, with their limits; mutf7: folder names
+view        the selected folder as one client was told of it
+context     what a command may see and change; table: the transition table
 session     the state machine
+offer       capabilities, before and after login
+connection, auth, names, selecting, messages, fetch, search, condstore     the commands
+message, structure, addresses, texts                                       one message, and what is said of it
 
 The shell around it (imap_server) owns sockets, waiting and faults' delays.
 """
 
-from fakemail.imap_protocol.session import TRANSITIONS, Close, Delay, ImapSession, Wait
+from fakemail.imap_protocol.context import ImapOptions
+from fakemail.imap_protocol.events import Close, Delay, Event, Pace, Pause, Stall, StartTls, Wait
+from fakemail.imap_protocol.offer import CAPABILITIES, without
+from fakemail.imap_protocol.session import ImapSession
+from fakemail.imap_protocol.table import COMMANDS, TRANSITIONS
 
-__all__ = ["TRANSITIONS", "Close", "Delay", "ImapSession", "Wait"]
+__all__ = [
+    "CAPABILITIES", "COMMANDS", "TRANSITIONS", "Close", "Delay", "Event", "ImapOptions", "ImapSession", "Pace",
+    "Pause", "Stall", "StartTls", "Wait", "without",
+]  # fmt: skip

@@ -1,141 +1,268 @@
-"""SEARCH as a predicate (RFC 3501 section 6.4.4). Pure. Called by session."""
+"""SEARCH and UID SEARCH (RFC 3501 section 6.4.4, RFC 4731, RFC 5182, RFC 7162 section 3.1.5).
+
+Owns: what each key means. Called by: table.
+
+A key is a set of UIDs where that can be said without looking at messages, else a test of one message; keys that all
+must hold are tested the cheap ones first, and only on what the sets leave over.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
-from email.errors import HeaderParseError
-from email.header import decode_header, make_header
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-from fakemail.imap_protocol.syntax import NESTING_MAX, Cursor, SyntaxFault, chosen, numbers
-from fakemail.mailbox import Folder, Mail
-from fakemail.mime import field_value, header_block
+from fakemail.folder import SYSTEM_FLAGS
+from fakemail.imap_protocol.condstore import switch_on
+from fakemail.imap_protocol.context import Answer, Context, Ok, Refused, Request
+from fakemail.imap_protocol.events import Event, Pause, Steps
+from fakemail.imap_protocol.message import Message
+from fakemail.imap_protocol.syntax import NESTING_MAX, Cursor, SyntaxFault, quoted, uid_set
+from fakemail.imap_protocol.texts import address_words, body_text, readable
+from fakemail.imap_protocol.view import View
+from fakemail.mime import field_values
+from fakemail.uids import UidSet
 
+MODSEQ_MAX: Final = (1 << 63) - 1
 _MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _DATE: Final = re.compile(r"(\d{1,2})-([A-Za-z]{3})-(\d{4})")
+_FLAG_KEYS: Final = {flag.lstrip("\\").upper(): flag for flag in SYSTEM_FLAGS.values()}
+_CHARSETS: Final = {"US-ASCII": "ascii", "UTF-8": "utf-8"}
+#: Messages that are looked at between two pauses, by the cost of the dearest test.
+_BETWEEN_PAUSES: Final = (4096, 512, 32)
+#: Numbers in one piece of the answer.
+_NUMBERS: Final = 4096
+_RETURNS: Final = ("MIN", "MAX", "COUNT", "ALL", "SAVE")
+_FLAGS_COST, _HEADER_COST, _BODY_COST = 0, 1, 2
+
+Test = Callable[[Message], bool]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """A message as a key looks at it."""
+class Key:
+    """A condition: these UIDs, or, if a test is given, those of them that pass."""
 
-    number: int
-    uid: int
-    folder: Folder
-    mail: Mail
+    uids: UidSet
+    tests: tuple[tuple[int, Test], ...] = ()
 
+    @property
+    def cost(self) -> int:
+        """Of its dearest test; see _BETWEEN_PAUSES."""
+        return max((cost for cost, _ in self.tests), default=0)
 
-Key = Callable[[Candidate], bool]
-_FLAGS: Final = {
-    "ANSWERED": "\\Answered", "DELETED": "\\Deleted", "DRAFT": "\\Draft", "FLAGGED": "\\Flagged", "SEEN": "\\Seen",
-}  # fmt: skip
-
-
-def parse_keys(cursor: Cursor, uids: Sequence[int], *, depth: int = 0) -> Key:
-    """The keys up to the end or a closing parenthesis, all of which must hold.
-
-    Raises:
-        SyntaxFault: a key is not known, or nesting is too deep.
-    """
-    keys = [_key(cursor, uids, depth)]
-    while cursor.take(b" "):
-        keys.append(_key(cursor, uids, depth))
-    return lambda c: all(key(c) for key in keys)
+    def holds(self, message: Message) -> bool:
+        """Whether this message fulfils it."""
+        return message.uid in self.uids and all(test(message) for _, test in self.tests)
 
 
-def _key(cursor: Cursor, uids: Sequence[int], depth: int) -> Key:  # noqa: C901, PLR0911, PLR0912  # a table with arguments
-    if depth > NESTING_MAX:
-        raise SyntaxFault("keys are nested too deeply")
-    if cursor.take(b"("):
-        key = parse_keys(cursor, uids, depth=depth + 1)
-        cursor.need(b")")
-        return key
-    if cursor.at_set():
-        named = set(numbers(cursor.sequence_set(), len(uids)))
-        return lambda c: c.number in named
-    word = cursor.word()
-    if word in _FLAGS:
-        return _flag(_FLAGS[word], has=True)
-    if word.startswith("UN") and word[2:] in _FLAGS:
-        return _flag(_FLAGS[word[2:]], has=False)
-    match word:
-        case "ALL" | "OLD":
-            return lambda _: True
-        case "NEW" | "RECENT":
-            return lambda _: False
-        case "NOT":
+@dataclass(kw_only=True)
+class _Parser:
+    cursor: Cursor
+    view: View
+    context: Context
+    charset: str = "utf-8"
+    #: A MODSEQ key was used: the answer has the highest of what was found.
+    modseq: bool = False
+
+    def keys(self, depth: int = 0) -> Key:
+        """The keys up to the end or a closing parenthesis, all of which must hold."""
+        found = self.key(depth)
+        while self.cursor.take(b" "):
+            found = _both(found, self.key(depth))
+        return found
+
+    def key(self, depth: int) -> Key:
+        if depth > NESTING_MAX:
+            raise SyntaxFault("keys are nested too deeply")
+        cursor, everything = self.cursor, self.view.uids
+        if cursor.take(b"("):
+            found = self.keys(depth + 1)
+            cursor.need(b")")
+            return found
+        if cursor.at_set():
+            # A number past the end is no error here: such a message is merely not found.
+            return Key(uids=_lenient(self.view, cursor.sequence_set()))
+        word = cursor.word()
+        if word == "NOT":
             cursor.space()
-            inner = _key(cursor, uids, depth + 1)
-            return lambda c: not inner(c)
-        case "OR":
+            return _negated(self.key(depth + 1), everything)
+        if word == "OR":
             cursor.space()
-            first = _key(cursor, uids, depth + 1)
+            first = self.key(depth + 1)
             cursor.space()
-            second = _key(cursor, uids, depth + 1)
-            return lambda c: first(c) or second(c)
-    cursor.space()
-    match word:
-        case "UID":
-            found = set(chosen(uids, cursor.sequence_set()))
-            return lambda c: c.uid in found
-        case "KEYWORD" | "UNKEYWORD":
-            return _flag(cursor.atom().decode("ascii", errors="replace"), has=word == "KEYWORD")
-        case "LARGER" | "SMALLER":
-            size = cursor.number()
-            return lambda c: len(c.mail.raw) > size if word == "LARGER" else len(c.mail.raw) < size
-        case "BEFORE" | "ON" | "SINCE":
-            return _dated(word, _day(cursor.text()), lambda c: c.mail.received.date())
-        case "SENTBEFORE" | "SENTON" | "SENTSINCE":
-            return _dated(word.removeprefix("SENT"), _day(cursor.text()), _sent)
-        case "HEADER":
-            name = cursor.text()
-            cursor.space()
-            return _header(name, cursor.text())
-        case "FROM" | "TO" | "CC" | "BCC" | "SUBJECT":
-            return _header(word, cursor.text())
-        case "BODY" | "TEXT":
-            text = cursor.text().lower().encode("utf-8", errors="surrogateescape")
-            return lambda c: text in _searched(c, whole=word == "TEXT").lower()
-    raise SyntaxFault(f"unknown SEARCH key {word}")
+            return _either(first, self.key(depth + 1), everything)
+        return self._simple(word)
+
+    def _simple(self, word: str) -> Key:
+        view, everything = self.view, self.view.uids
+        unwanted = word.startswith("UN") and word[2:] in _FLAG_KEYS
+        if word in _FLAG_KEYS or unwanted:
+            return self._flagged(_FLAG_KEYS[word.removeprefix("UN")], has=not unwanted)
+        match word:
+            case "ALL":
+                return Key(uids=everything)
+            case "RECENT":
+                return Key(uids=view.recent)
+            case "OLD":
+                return Key(uids=everything - view.recent)
+            case "NEW":
+                return _both(Key(uids=view.recent), self._flagged("\\Seen", has=False))
+        self.cursor.space()
+        handler = _WITH_ARGUMENT.get(word)
+        if handler is None or (word == "MODSEQ" and not self.context.has("CONDSTORE")):
+            raise SyntaxFault(f"unknown SEARCH key {word}")
+        return handler(self, word)
+
+    def _flagged(self, flag: str, *, has: bool) -> Key:
+        folder = self.view.folder
+        return self._tested(_FLAGS_COST, lambda m: (flag in folder.flags(m.uid)) == has)
+
+    def _tested(self, cost: int, test: Test) -> Key:
+        return Key(uids=self.view.uids, tests=((cost, test),))
+
+    def text(self) -> str:
+        """A string in the character set of the command."""
+        data = self.cursor.astring()
+        try:
+            return data.decode(self.charset)
+        except UnicodeDecodeError as err:
+            raise SyntaxFault("a string is not in the character set that the command names") from err
+
+    # --- keys with an argument ---
+
+    def uid(self, _word: str) -> Key:
+        return Key(uids=self.view.named(self.cursor.sequence_set(), by_uid=True))
+
+    def keyword(self, word: str) -> Key:
+        flag = self.view.folder.spelling(self.cursor.flag())
+        return self._flagged(flag, has=word == "KEYWORD")
+
+    def size(self, word: str) -> Key:
+        limit = self.cursor.number()
+        larger = word == "LARGER"
+        return self._tested(_HEADER_COST, lambda m: m.size > limit if larger else m.size < limit)
+
+    def received(self, word: str) -> Key:
+        return self._dated(word, _received_day)
+
+    def sent(self, word: str) -> Key:
+        return self._dated(word.removeprefix("SENT"), _sent_day)
+
+    def _dated(self, word: str, of: Callable[[Message], date | None]) -> Key:
+        day = _day(self.cursor.text())
+        holds: Callable[[date], bool] = {"BEFORE": day.__gt__, "ON": day.__eq__, "SINCE": day.__le__}[word]
+
+        def test(message: Message) -> bool:
+            its = of(message)
+            return its is not None and holds(its)
+
+        return self._tested(_HEADER_COST, test)
+
+    def header(self, _word: str) -> Key:
+        name = self.cursor.text()
+        self.cursor.space()
+        return self._in_field(name)
+
+    def field(self, word: str) -> Key:
+        return self._in_field(word)
+
+    def _in_field(self, name: str) -> Key:
+        wanted = self.text().casefold()
+        words = address_words if name.upper() in {"FROM", "TO", "CC", "BCC"} else None
+
+        def test(message: Message) -> bool:
+            values = [readable(value) for value in field_values(message.header, name)]
+            if any(wanted in value.casefold() for value in values):
+                return True
+            return words is not None and any(wanted in each.casefold() for value in values for each in words(value))
+
+        return self._tested(_HEADER_COST, test)
+
+    def body(self, word: str) -> Key:
+        wanted = self.text().casefold()
+        whole = word == "TEXT"
+        return self._tested(_BODY_COST, lambda m: wanted in body_text(m.part, header=whole).casefold())
+
+    def mod_sequence(self, _word: str) -> Key:
+        """``[entry-name entry-type] n`` (RFC 7162 section 3.1.5)."""
+        if self.cursor.peek() == b'"':
+            self.cursor.string()
+            self.cursor.space()
+            if self.cursor.word() not in {"ALL", "SHARED", "PRIV"}:
+                raise SyntaxFault("all, shared or priv expected")
+            self.cursor.space()
+        least = self.cursor.number(largest=MODSEQ_MAX)
+        self.modseq = True
+        return Key(uids=self.view.uids & _at_least(self.view, least))
 
 
-def _flag(flag: str, *, has: bool) -> Key:
-    return lambda c: (flag.lower() in {f.lower() for f in c.folder.flags(c.uid)}) == has
+_WITH_ARGUMENT: Final[dict[str, Callable[[_Parser, str], Key]]] = {
+    "UID": _Parser.uid,
+    "KEYWORD": _Parser.keyword,
+    "UNKEYWORD": _Parser.keyword,
+    "LARGER": _Parser.size,
+    "SMALLER": _Parser.size,
+    **dict.fromkeys(("BEFORE", "ON", "SINCE"), _Parser.received),
+    **dict.fromkeys(("SENTBEFORE", "SENTON", "SENTSINCE"), _Parser.sent),
+    "HEADER": _Parser.header,
+    **dict.fromkeys(("FROM", "TO", "CC", "BCC", "SUBJECT"), _Parser.field),
+    **dict.fromkeys(("BODY", "TEXT"), _Parser.body),
+    "MODSEQ": _Parser.mod_sequence,
+}
 
 
-def _searched(candidate: Candidate, *, whole: bool) -> bytes:
-    raw = candidate.mail.raw
-    return raw if whole else raw[len(header_block(raw)) :]
+# Keys together --------------------------------------------------------------------------------------------------------
 
 
-def _header(name: str, text: str) -> Key:
-    wanted = text.lower()
-
-    def key(candidate: Candidate) -> bool:
-        value = field_value(header_block(candidate.mail.raw), name)
-        return value is not None and wanted in _readable(value).lower()
-
-    return key
+def _both(first: Key, second: Key) -> Key:
+    return Key(uids=first.uids & second.uids, tests=tuple(sorted(first.tests + second.tests, key=lambda test: test[0])))
 
 
-def _readable(value: str) -> str:
-    """A field's value with its encoded words decoded (RFC 3501 section 6.4.4 asks for it)."""
-    plain = value.encode("latin-1").decode("utf-8", errors="replace")
+def _either(first: Key, second: Key, everything: UidSet) -> Key:
+    if not first.tests and not second.tests:
+        return Key(uids=first.uids | second.uids)
+    cost = max(first.cost, second.cost)
+    return Key(uids=everything, tests=((cost, lambda m: first.holds(m) or second.holds(m)),))
+
+
+def _negated(key: Key, everything: UidSet) -> Key:
+    if not key.tests:
+        return Key(uids=everything - key.uids)
+    return Key(uids=everything, tests=((key.cost, lambda m: not key.holds(m)),))
+
+
+def _lenient(view: View, text: bytes) -> UidSet:
+    if text == b"$":
+        return view.saved & view.uids
+    return view.uids.at_positions(uid_set(text, len(view.uids)))
+
+
+def _at_least(view: View, modseq: int) -> UidSet:
+    """Messages whose mod-sequence is this or greater."""
+    return view.uids if modseq <= 1 else view.folder.changed_since(modseq - 1)
+
+
+# Dates ----------------------------------------------------------------------------------------------------------------
+
+
+def _received_day(message: Message) -> date:
+    """The calendar day in the zone that came with the date (section 6.4.4: time and zone are disregarded)."""
+    received_s, zone_min = message.folder.received(message.uid)
+    return date.fromordinal(_EPOCH_DAY + (received_s + zone_min * 60) // 86_400)
+
+
+_EPOCH_DAY: Final = date(1970, 1, 1).toordinal()
+
+
+def _sent_day(message: Message) -> date | None:
+    """The day in the Date field, time and zone disregarded; None where it can't be read."""
+    value = next(iter(field_values(message.header, "date")), "")
     try:
-        return str(make_header(decode_header(plain)))
-    except (HeaderParseError, LookupError, ValueError):
-        return plain
-
-
-def _sent(candidate: Candidate) -> date | None:
-    """The day in the Date field, time and zone left out; None where it can't be read."""
-    try:
-        return parsedate_to_datetime(field_value(header_block(candidate.mail.raw), "date") or "").date()
-    except ValueError:
+        return parsedate_to_datetime(value).date()
+    except (ValueError, OverflowError):
         return None
 
 
@@ -149,11 +276,129 @@ def _day(text: str) -> date:
         raise SyntaxFault(f"there is no {text}") from err
 
 
-def _dated(word: str, day: date, of: Callable[[Candidate], date | None]) -> Key:
-    holds: Callable[[date], bool] = {"BEFORE": day.__gt__, "ON": day.__eq__, "SINCE": day.__le__}[word]
+# The command ----------------------------------------------------------------------------------------------------------
 
-    def key(candidate: Candidate) -> bool:
-        mail = of(candidate)
-        return mail is not None and holds(mail)
 
-    return key
+def search(context: Context, request: Request) -> Answer:
+    """RFC 3501 section 6.4.4; RETURN by RFC 4731 section 3.1."""
+    cursor, view = request.cursor, context.here
+    cursor.space()
+    returns = _returns(context, cursor)
+    charset = _charset(cursor)
+    parser = _Parser(cursor=cursor, view=view, context=context, charset=charset)
+    key = parser.keys()
+    cursor.end()
+    if parser.modseq:
+        yield from switch_on(context, "CONDSTORE")
+    found = yield from _found(view, key)
+    context.facts["messages"] = len(found)
+    if returns is not None and "SAVE" in returns:
+        view.saved = _saved(found, returns)
+    if returns is None:
+        yield from _plain(view, found, request, modseq=parser.modseq)
+    elif returns != ["SAVE"]:
+        yield from _extended(view, found, request, returns, modseq=parser.modseq)
+    return Ok(text="SEARCH completed", expunges=request.by_uid)
+
+
+def _returns(context: Context, cursor: Cursor) -> list[str] | None:
+    if not context.has("ESEARCH") or not cursor.take_word(b"RETURN"):
+        return None
+    cursor.space()
+    cursor.need(b"(")
+    found: list[str] = []
+    while not cursor.take(b")"):
+        if found:
+            cursor.space()
+        found.append(cursor.word())
+    unknown = [name for name in found if name not in _RETURNS or (name == "SAVE" and not context.has("SEARCHRES"))]
+    if unknown:
+        raise SyntaxFault(f"unknown RETURN option {unknown[0]}")
+    cursor.space()
+    return found or ["ALL"]
+
+
+def _charset(cursor: Cursor) -> str:
+    if not cursor.take_word(b"CHARSET"):
+        return "utf-8"
+    cursor.space()
+    name = cursor.text().upper()
+    cursor.space()
+    if name not in _CHARSETS:
+        raise Refused("unknown character set", code="BADCHARSET (US-ASCII UTF-8)")
+    return _CHARSETS[name]
+
+
+def _found(view: View, key: Key) -> Steps[UidSet]:
+    """What fulfils the key, after looking at the messages that must be looked at."""
+    if not key.tests:
+        return key.uids
+    hits: list[tuple[int, int]] = []
+    left = length = _BETWEEN_PAUSES[key.cost]
+    for number, low, high in view.uids.runs(key.uids):
+        for uid in range(low, high + 1):
+            message = Message(view.folder, number + uid - low, uid)
+            if all(test(message) for _, test in key.tests):
+                if hits and hits[-1][1] == uid - 1:
+                    hits[-1] = (hits[-1][0], uid)
+                else:
+                    hits.append((uid, uid))
+            left -= 1
+            if left == 0:
+                left = length
+                yield Pause()
+    return UidSet.of(hits)
+
+
+def _saved(found: UidSet, returns: list[str]) -> UidSet:
+    """What ``$`` stands for (RFC 5182 section 2.4)."""
+    if not found or {"ALL", "COUNT"} & set(returns) or returns == ["SAVE"]:
+        return found
+    ends = [found.smallest] * ("MIN" in returns) + [found.largest] * ("MAX" in returns)
+    return UidSet.single(ends)
+
+
+def _numbers(view: View, found: UidSet, request: Request) -> UidSet:
+    """UIDs, or the message numbers of them."""
+    if request.by_uid:
+        return found
+    return UidSet.of((number, number + high - low) for number, low, high in view.uids.runs(found))
+
+
+def _plain(view: View, found: UidSet, request: Request, *, modseq: bool) -> Iterator[Event]:
+    """``* SEARCH n ...`` in pieces (section 7.2.5)."""
+    yield b"* SEARCH"
+    for low, high in _numbers(view, found, request).ranges():
+        for start in range(low, high + 1, _NUMBERS):
+            block = range(start, min(start + _NUMBERS, high + 1))
+            yield b" " + " ".join(map(str, block)).encode()
+    tail = b" (MODSEQ %d)" % _highest(view, found) if modseq and found else b""
+    yield tail + b"\r\n"
+
+
+def _extended(view: View, found: UidSet, request: Request, returns: list[str], *, modseq: bool) -> Iterator[Event]:
+    """``* ESEARCH`` (RFC 4731 section 3.1)."""
+    numbers = _numbers(view, found, request)
+    words = ["* ESEARCH (TAG " + quoted(request.tag).decode() + ")"]
+    if request.by_uid:
+        words.append("UID")
+    if found:
+        words += [f"MIN {numbers.smallest}"] * ("MIN" in returns) + [f"MAX {numbers.largest}"] * ("MAX" in returns)
+    if "COUNT" in returns:
+        words.append(f"COUNT {len(found)}")
+    if found and "ALL" in returns:
+        words.append(f"ALL {numbers}")
+    if modseq and found:
+        words.append(f"MODSEQ {_highest(view, _shown(found, returns))}")
+    yield " ".join(words).encode() + b"\r\n"
+
+
+def _shown(found: UidSet, returns: list[str]) -> UidSet:
+    """The messages whose mod-sequence counts (RFC 7162 section 3.1.5)."""
+    if {"ALL", "COUNT"} & set(returns) or not {"MIN", "MAX"} & set(returns):
+        return found
+    return UidSet.single([found.smallest] * ("MIN" in returns) + [found.largest] * ("MAX" in returns))
+
+
+def _highest(view: View, found: UidSet) -> int:
+    return max(map(view.folder.modseq, found))

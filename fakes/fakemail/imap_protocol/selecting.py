@@ -1,0 +1,186 @@
+"""The commands that open and leave a folder, and wait in it: SELECT, EXAMINE, CLOSE, UNSELECT, IDLE.
+
+Called by: table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from fakemail.folder import SEEN, Folder, pieces
+from fakemail.imap_protocol.condstore import switch_on
+from fakemail.imap_protocol.context import SELECTED, Answer, Context, Ok, Request, codes, mailbox_name
+from fakemail.imap_protocol.events import Close, Line
+from fakemail.imap_protocol.fetch import MODSEQ_MAX
+from fakemail.imap_protocol.syntax import Cursor, SyntaxFault, uid_set
+from fakemail.imap_protocol.view import View
+from fakemail.mailbox import DELETED
+from fakemail.uids import UidSet
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Resume:
+    """What the client knows of the folder (RFC 7162 section 3.2.5)."""
+
+    uidvalidity: int
+    modseq: int
+    known: UidSet | None = None
+
+
+def select(context: Context, request: Request) -> Answer:
+    """RFC 3501 section 6.3.1."""
+    return (yield from _open(context, request, read_only=False))
+
+
+def examine(context: Context, request: Request) -> Answer:
+    """RFC 3501 section 6.3.2."""
+    return (yield from _open(context, request, read_only=True))
+
+
+def _open(context: Context, request: Request, *, read_only: bool) -> Answer:
+    cursor = request.cursor
+    cursor.space()
+    name = mailbox_name(cursor)
+    condstore, resume = _parameters(context, cursor)
+    cursor.end()
+    if context.view is not None:
+        # What was selected is left even if the new one can't be opened (section 6.3.1).
+        context.leave()
+        if context.has("CONDSTORE"):
+            yield b"* OK [CLOSED] The previous folder is not selected any more\r\n"
+    action = context.decide("imap.select", folder=name)
+    if action is not None and action.mailbox == "reset-uidvalidity":
+        context.mail.reset_uidvalidity(context.me, context.folder(name).name)
+    folder = context.folder(name)
+    if condstore:
+        yield from switch_on(context, "CONDSTORE")
+    context.view = view = View(folder, read_only=read_only, wake=context.wake)
+    context.state = SELECTED
+    yield from _greeting(context, view, omit=action.omit if action is not None else ())
+    if resume is not None and resume.uidvalidity == folder.uidvalidity:
+        yield from _resumed(context, view, resume)
+    word = "EXAMINE" if read_only else "SELECT"
+    return Ok(text=f"{word} completed", code="READ-ONLY" if read_only else "READ-WRITE")
+
+
+def _parameters(context: Context, cursor: Cursor) -> tuple[bool, _Resume | None]:
+    """``(CONDSTORE)`` and ``(QRESYNC (...))`` (RFC 7162 sections 3.1.8 and 3.2.5)."""
+    condstore, resume = False, None
+    if cursor.done:
+        return condstore, resume
+    cursor.space()
+    cursor.need(b"(")
+    while True:
+        word = cursor.word()
+        if word == "CONDSTORE" and context.has("CONDSTORE"):
+            condstore = True
+        elif word == "QRESYNC" and context.has("QRESYNC"):
+            if "QRESYNC" not in context.enabled:
+                raise SyntaxFault("QRESYNC must be enabled first")
+            cursor.space()
+            resume = _resume(cursor)
+        else:
+            raise SyntaxFault(f"unknown SELECT parameter {word}")
+        if cursor.take(b")"):
+            return condstore, resume
+        cursor.space()
+
+
+def _resume(cursor: Cursor) -> _Resume:
+    cursor.need(b"(")
+    uidvalidity = cursor.number()
+    cursor.space()
+    modseq = cursor.number(largest=MODSEQ_MAX)
+    known = None
+    if cursor.take(b" ") and cursor.peek() != b"(":
+        known = _without_star(cursor)
+        more = cursor.take(b" ")
+    else:
+        more = cursor.peek() == b"("
+    if more:
+        # Numbers with their UIDs help a server that forgets what was expunged; this one doesn't.
+        cursor.need(b"(")
+        _without_star(cursor)
+        cursor.space()
+        _without_star(cursor)
+        cursor.need(b")")
+    cursor.need(b")")
+    return _Resume(uidvalidity=uidvalidity, modseq=modseq, known=known)
+
+
+def _without_star(cursor: Cursor) -> UidSet:
+    text = cursor.sequence_set()
+    if b"*" in text or b"$" in text:
+        raise SyntaxFault("a set of numbers alone expected")
+    return uid_set(text, 0)
+
+
+def _greeting(context: Context, view: View, *, omit: tuple[str, ...]) -> Iterator[bytes]:
+    """What SELECT says of a folder (RFC 3501 section 6.3.1, RFC 7162 section 3.1.2.1)."""
+    folder = view.folder
+    yield view.flags_line()
+    if "PERMANENTFLAGS" not in omit:
+        yield view.permanent_flags_line()
+    yield b"* %d EXISTS\r\n* %d RECENT\r\n" % (len(view.uids), len(view.recent))
+    told = [("UIDVALIDITY", folder.uidvalidity, "UIDs are valid"), ("UIDNEXT", folder.uidnext, "The next UID")]
+    if first := first_unseen(folder):
+        told.insert(0, ("UNSEEN", view.uids.position(first), "The first unseen message"))
+    if context.has("CONDSTORE"):
+        told.append(("HIGHESTMODSEQ", folder.highestmodseq, "The highest mod-sequence"))
+    yield codes([(f"{name} {value}", text) for name, value, text in told if name not in omit])
+
+
+def first_unseen(folder: Folder) -> int:
+    """The first message that is not seen; 0 if all are."""
+    for low, high in pieces(folder.uids):
+        for uid, flags in enumerate(folder.flags_block(low, high), low):
+            if SEEN not in flags:
+                return uid
+    return 0
+
+
+def _resumed(context: Context, view: View, resume: _Resume) -> Iterator[bytes]:
+    """What has changed since the client's last visit (RFC 7162 section 3.2.5.1)."""
+    known = resume.known if resume.known is not None else UidSet.of([(1, max(1, view.folder.uidnext - 1))])
+    gone = (view.folder.vanished_since(resume.modseq) & known) - view.uids
+    if gone:
+        yield f"* VANISHED (EARLIER) {gone}\r\n".encode()
+    yield from view.flag_lines(view.folder.changed_since(resume.modseq) & known & view.uids, enabled=context.enabled)
+
+
+def close(context: Context, request: Request) -> Answer:
+    """RFC 3501 section 6.4.2: expunges without saying so."""
+    request.cursor.end()
+    view = context.here
+    if not view.read_only:
+        deleted = [uid for uid in view.uids & view.folder.uids if DELETED in view.folder.flags(uid)]
+        view.folder.expunge(UidSet.single(deleted))
+    context.leave()
+    yield from ()
+    return Ok(text="CLOSE completed")
+
+
+def unselect(context: Context, request: Request) -> Answer:
+    """RFC 3691 section 2."""
+    request.cursor.end()
+    context.leave()
+    yield from ()
+    return Ok(text="UNSELECT completed")
+
+
+def idle(context: Context, request: Request) -> Answer:
+    """RFC 2177 section 3; without a folder too: there is just no news then."""
+    request.cursor.end()
+    action = context.decide("imap.idle", folder=context.folder_name)
+    if action is not None:
+        if action.reply is not None:
+            yield f"* {action.reply}\r\n".encode()
+            yield Close()
+        if action.drop:
+            yield Close(abrupt=True)
+    yield b"+ idling\r\n"
+    line = yield Line(idle=True)
+    if line.upper() != b"DONE":
+        raise SyntaxFault("DONE expected")
+    return Ok(text="IDLE completed")

@@ -1,0 +1,179 @@
+r"""The selected folder as one client was told of it: message numbers, news, \Recent (RFC 3501 sections 2.3.1.2, 7.4.1).
+
+Owns: what this client knows. Never does: I/O. Called by: session, the commands of the selected state.
+
+Rule 1: a message number changes only by an EXPUNGE or VANISHED that was sent; until then an expunged message stays
+readable here. Rule 2: EXPUNGE comes first, then EXISTS, then flags.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+from fakemail.folder import SYSTEM_FLAGS, Folder
+from fakemail.imap_protocol.syntax import number_set, uid_set
+from fakemail.uids import NONE, UID_MAX, UidSet
+
+RECENT: Final = "\\Recent"
+#: Lines that are put together into one event.
+_LINES: Final = 2000
+
+
+class _Rendered(dict[frozenset[str], bytes]):
+    """Flags in parentheses, in a fixed order, made once for each combination."""
+
+    def __missing__(self, flags: frozenset[str]) -> bytes:
+        if len(self) > 4096:  # noqa: PLR2004  # far more combinations than any folder has
+            self.clear()
+        # System flags first: "\\" sorts behind "$" and upper case.
+        words = sorted(flags, key=lambda flag: (flag[0] != "\\", flag))
+        self[flags] = text = b"(" + " ".join(words).encode() + b")"
+        return text
+
+
+flag_list: Final = _Rendered().__getitem__
+
+
+class View:
+    """What one client has selected."""
+
+    def __init__(self, folder: Folder, *, read_only: bool, wake: Callable[[], None]) -> None:
+        self.folder, self.read_only = folder, read_only
+        #: By message number.
+        self.uids: UidSet = folder.uids
+        #: It was told of all expunges up to this mod-sequence (what a folder asks its watchers).
+        self.told = folder.highestmodseq
+        #: What SEARCH saved (RFC 5182).
+        self.saved: UidSet = NONE
+        self.recent: UidSet = NONE
+        self._known = folder.highestmodseq
+        self._uidnext = folder.uidnext
+        self._keywords = 0
+        self.wake = wake
+        self._claim(folder.uids)
+        folder.watchers.add(self)
+
+    def leave(self) -> None:
+        """The folder is not selected any more."""
+        self.folder.watchers.discard(self)
+        self.folder.tidy()
+
+    def _claim(self, uids: UidSet) -> int:
+        """Who is told of new messages first sees them as recent, and nobody after (section 2.3.2)."""
+        new = uids.between(self.folder.recent_from, UID_MAX)
+        self.recent = self.recent | new
+        if not self.read_only:
+            self.folder.recent_from = max(self.folder.recent_from, self.folder.uidnext)
+        return len(new)
+
+    # --- naming messages ---
+
+    def named(self, text: bytes, *, by_uid: bool) -> UidSet:
+        """The UIDs that a sequence set names here (RFC 3501 section 9, RFC 5182 section 2.1 for ``$``)."""
+        if text == b"$":
+            return self.saved & self.uids
+        if by_uid:
+            return self.uids & uid_set(text, self.uids.largest)
+        return self.uids.at_positions(number_set(text, len(self.uids)))
+
+    # --- flags ---
+
+    def flags(self, uid: int) -> bytes:
+        """Its flags for this client, in parentheses."""
+        flags = self.folder.flags(uid)
+        return flag_list(flags | {RECENT} if uid in self.recent else flags)
+
+    def mark(self, uid: int, flags: Iterable[str]) -> bool:
+        """Change flags by this client's own command, whose answer tells it: the news need not repeat it."""
+        up_to_date = self.folder.highestmodseq == self._known
+        changed = self.folder.set_flags(uid, flags)
+        if up_to_date:
+            self._known = self.folder.highestmodseq
+        return changed
+
+    def keyword_lines(self) -> Iterator[bytes]:
+        """FLAGS and PERMANENTFLAGS, when a keyword was used that this client doesn't know (section 7.2.6)."""
+        if len(self.folder.keywords) == self._keywords:
+            return
+        self._keywords = len(self.folder.keywords)
+        yield self.flags_line()
+        yield self.permanent_flags_line()
+
+    def _all_flags(self) -> str:
+        return " ".join([*SYSTEM_FLAGS.values(), *self.folder.keywords.values()])
+
+    def flags_line(self) -> bytes:
+        """RFC 3501 section 7.2.6."""
+        self._keywords = len(self.folder.keywords)
+        return f"* FLAGS ({self._all_flags()})\r\n".encode()
+
+    def permanent_flags_line(self) -> bytes:
+        """RFC 3501 section 7.1."""
+        if self.read_only:
+            return b"* OK [PERMANENTFLAGS ()] Read-only folder\r\n"
+        return f"* OK [PERMANENTFLAGS ({self._all_flags()} \\*)] Flags kept\r\n".encode()
+
+    # --- news ---
+
+    def news(self, *, expunges: bool, enabled: set[str]) -> Iterator[bytes]:
+        """What has changed since this client was last told (RFC 3501 sections 5.2 and 7.4.1)."""
+        folder = self.folder
+        if folder.highestmodseq == self._known and not (expunges and self.told < self._known):
+            return
+        since, self._known = self._known, folder.highestmodseq
+        if expunges:
+            self.told = folder.highestmodseq
+            yield from self._gone(vanished="QRESYNC" in enabled)
+        new = folder.uids.between(self._uidnext, UID_MAX)
+        old, self._uidnext = self.uids, folder.uidnext
+        if new:
+            self.uids = old | new
+            recent = self._claim(new)
+            yield b"* %d EXISTS\r\n" % len(self.uids)
+            if recent or not self.read_only:
+                yield b"* %d RECENT\r\n" % len(self.recent)
+        yield from self.keyword_lines()
+        yield from self.flag_lines(folder.changed_since(since) & old, enabled=enabled)
+
+    def _gone(self, *, vanished: bool) -> Iterator[bytes]:
+        gone = self.uids - self.folder.uids
+        if not gone:
+            self.folder.tidy()
+            return
+        before, self.uids = self.uids, self.uids - gone
+        self.recent = self.recent - gone
+        self.folder.tidy()
+        if vanished:
+            yield f"* VANISHED {gone}\r\n".encode()
+            return
+        # The highest number first, so that the others keep theirs.
+        lines = []
+        for low, high in reversed(list(gone.ranges())):
+            first = before.position(low)
+            for number in range(first + high - low, first - 1, -1):
+                lines.append(b"* %d EXPUNGE\r\n" % number)
+                if len(lines) >= _LINES:
+                    yield b"".join(lines)
+                    lines.clear()
+        yield b"".join(lines)
+
+    def flag_lines(self, uids: UidSet, *, enabled: set[str], by_uid: bool = False) -> Iterator[bytes]:
+        """An untagged FETCH with the flags of each (RFC 7162 section 3.2.4: with the UID under QRESYNC)."""
+        lines = []
+        for uid in uids:
+            lines.append(self.flag_line(uid, enabled=enabled, by_uid=by_uid))
+            if len(lines) >= _LINES:
+                yield b"".join(lines)
+                lines.clear()
+        if lines:
+            yield b"".join(lines)
+
+    def flag_line(self, uid: int, *, enabled: set[str], by_uid: bool, flags: bool = True) -> bytes:
+        """One of them; without ``flags`` it tells the mod-sequence alone (section 3.1.3)."""
+        words = [b"UID %d" % uid] if by_uid or "QRESYNC" in enabled else []
+        if flags:
+            words.append(b"FLAGS " + self.flags(uid))
+        if "CONDSTORE" in enabled:
+            words.append(b"MODSEQ (%d)" % self.folder.modseq(uid))
+        return b"* %d FETCH (%s)\r\n" % (self.uids.position(uid), b" ".join(words))
