@@ -45,13 +45,13 @@ def jar(cache: Path) -> Path:
 
 
 @contextlib.contextmanager
-def greenmail(*, jar_path: Path, folder: Path) -> Iterator[ImapPeer]:
+def greenmail(*, java: str, jar_path: Path, folder: Path) -> Iterator[ImapPeer]:
     """GreenMail from the moment it serves until it is gone."""
     imap, imaps, api = free_ports(3)
     ports = {"imap": imap, "imaps": imaps, "api": api}
     places = [f"-Dgreenmail.{name}.hostname={HOST}" for name in ports]
     places += [f"-Dgreenmail.{name}.port={port}" for name, port in ports.items()]
-    argv = [shutil.which("java") or "java", *_JVM, *places, "-jar", str(jar_path)]
+    argv = [java, *_JVM, *places, "-jar", str(jar_path)]
     with running(argv, log=folder / "greenmail.log", ready=lambda: _serves(api)):
         yield ImapPeer(
             name="greenmail",

@@ -6,6 +6,9 @@ Called by: the case modules.
 
 from __future__ import annotations
 
+import datetime
+from email.utils import format_datetime
+
 
 def lines(*rows: str | bytes) -> bytes:
     """Rows as a message has them."""
@@ -14,11 +17,12 @@ def lines(*rows: str | bytes) -> bytes:
 
 def letter(number: int, *, subject: str | None = None, body: str = "Some text.", extra: tuple[str, ...] = ()) -> bytes:
     """A short letter with its number in it."""
+    date = datetime.datetime(2021, 2, number, 8, tzinfo=datetime.timezone.utc)
     return lines(
         f"From: Sender {number} <sender{number}@a.example>",
         "To: Receiver <receiver@b.example>",
         f"Subject: {subject or f'Letter {number}'}",
-        f"Date: Mon, {number:02d} Feb 2021 08:00:00 +0000",
+        f"Date: {format_datetime(date)}",
         f"Message-ID: <{number}@a.example>",
         *extra,
         "",

@@ -199,7 +199,9 @@ def keys_side_by_side_must_all_hold(box: Box) -> None:
 def sets_of_numbers_and_of_uids_are_keys(box: Box) -> None:
     imap = _five(box)
     uids = box.uids()
-    _expect(imap, {"2:3": [2, 3], "1,4:*": [1, 4, 5], f"UID {uids[1]}": [2], f"UID {uids[4] + 9}": [], "NOT 1:3": [4, 5]})
+    _expect(
+        imap, {"2:3": [2, 3], "1,4:*": [1, 4, 5], f"UID {uids[1]}": [2], f"UID {uids[4] + 9}": [], "NOT 1:3": [4, 5]}
+    )
 
 
 @case("SEARCH")

@@ -31,7 +31,7 @@ def an_envelope_has_ten_fields(box: Box) -> None:
     envelope = _envelope(box, letter(7))
     sender = [[b"Sender 7", None, b"sender7", b"a.example"]]
     assert envelope == {
-        "date": b"Mon, 07 Feb 2021 08:00:00 +0000",
+        "date": b"Sun, 07 Feb 2021 08:00:00 +0000",
         "subject": b"Letter 7",
         "from": sender,
         "sender": sender,
