@@ -1,0 +1,78 @@
+"""The IMAP core as a wire: no socket, no clock, what the shell around it would do and nothing more.
+
+Called by: the core's target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import fuzz_imap_grammar as grammar
+
+from fakemail.imap_protocol import Close, ImapSession
+from fakemail.mailbox import MailStore
+
+NANOSECONDS = 1_700_000_000_000_000_000
+
+
+def store() -> MailStore:
+    """Users, folders and mail: synthesised, odd, none."""
+    made = MailStore(seed=7, clock=lambda: NANOSECONDS)
+    for address, password in grammar.USERS.items():
+        account = made.add_user(address.decode(), password.decode())
+        for name in ("Archive", "Archive/2024", "Many", "Odd", "Empty"):
+            made.create(account, name)
+        for name, count in (("INBOX", 12), ("Archive", 5), ("Many", 1500)):
+            made.seed_folder(account.folder(name), count=count, seed=3, profile="small")
+        for raw in grammar.MESSAGES:
+            made.store(account.folder("Odd"), raw)
+    return made
+
+
+class CoreWire:
+    """One session."""
+
+    def __init__(self, mail: MailStore) -> None:
+        self.session = ImapSession(mail, note=_no_note, decide=_no_fault)
+        self.closed = False
+        self._said = bytearray(self.session.greeting())
+        self._limit = 6_000_000
+
+    def send(self, data: bytes) -> None:
+        """Feed, and take all that follows; from an answer without end the client goes away."""
+        if self.closed:
+            return
+        self.session.feed(data)
+        self.pull()
+
+    def pull(self) -> None:
+        """What the shell writes when it is woken."""
+        events = self.session.events()
+        for event in events:
+            if isinstance(event, bytes):
+                self._said += event
+            elif isinstance(event, Close):
+                self.closed = True
+            if len(self._said) > self._limit:
+                events.close()
+                return
+
+    def hear(self, _enough: Callable[[bytes], bool]) -> bytes:
+        """All that was said: nothing more will come."""
+        said = bytes(self._said)
+        self._said.clear()
+        return said
+
+    def leave(self) -> None:
+        """The connection is lost."""
+        self.closed = True
+        self.session.close()
+
+
+def _no_note(_kind: str, **_facts: Any) -> None:
+    return
+
+
+def _no_fault(_point: str, **_context: Any) -> None:
+    return
