@@ -13,7 +13,7 @@ import socket
 import ssl
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from imap_values import fetched, values
 
@@ -133,7 +133,7 @@ class RawImap:
             self.start_tls()
         self.greeting = self.response()
 
-    def __enter__(self) -> RawImap:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import itertools
 from collections.abc import Sequence
+from typing import Self
 
 from imap_peer import ImapPeer
 from raw_imap import RawImap, Reply
@@ -27,7 +28,7 @@ class Box:
         self._opened = contextlib.ExitStack()
         self.user, self.password = self.new_user()
 
-    def __enter__(self) -> Box:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

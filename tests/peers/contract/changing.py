@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from raw_imap import RawImap, Reply
+
 from contract.box import Box
 from contract.cases import case
 from contract.mails import letter
-from raw_imap import RawImap, Reply
 
 
 def _flags(imap: RawImap, number: int = 1) -> set[bytes]:

@@ -170,7 +170,7 @@ def no_such_field_leaves_the_blank_line(box: Box) -> None:
 @case("sections")
 def parts_are_numbered_from_one_and_nest_by_dots(box: Box) -> None:
     box.selected(NESTED)
-    assert _body(box, "1.1") == "Gr=C3=BC=C3=9Fe".encode()
+    assert _body(box, "1.1") == b"Gr=C3=BC=C3=9Fe"
     assert _body(box, "1.2") == b"<p>Hello</p>"
     assert _body(box, "3") == b"JVBERi0="
 

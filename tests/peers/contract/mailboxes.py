@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from raw_imap import Reply
+
 from contract.box import Box
 from contract.cases import case
 from contract.mails import letter
-from raw_imap import Reply
 
 
 def _listed(reply: Reply, name: bytes = b"LIST") -> dict[str, set[bytes]]:

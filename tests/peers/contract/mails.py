@@ -6,7 +6,7 @@ Called by: the case modules.
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 from email.utils import format_datetime
 
 
@@ -17,7 +17,7 @@ def lines(*rows: str | bytes) -> bytes:
 
 def letter(number: int, *, subject: str | None = None, body: str = "Some text.", extra: tuple[str, ...] = ()) -> bytes:
     """A short letter with its number in it."""
-    date = datetime.datetime(2021, 2, number, 8, tzinfo=datetime.timezone.utc)
+    date = dt.datetime(2021, 2, number, 8, tzinfo=dt.UTC)
     return lines(
         f"From: Sender {number} <sender{number}@a.example>",
         "To: Receiver <receiver@b.example>",

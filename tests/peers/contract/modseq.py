@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 
+from raw_imap import RawImap, Reply
+
 from contract.box import Box
 from contract.cases import case
 from contract.mails import letter
-from raw_imap import RawImap, Reply
 
 _ROW = "CONDSTORE"
 
@@ -183,7 +184,7 @@ def qresync_without_enable_is_wrong(box: Box) -> None:
 
 
 def _changed(box: Box) -> tuple[RawImap, str, list[int]]:
-    """Four letters; a second connection that has expunged the second and flagged the third since ``(validity modseq)``."""
+    """A fresh connection, ``validity modseq``, and the UIDs: since then the second went and the third was flagged."""
     imap = _aware(box, *(letter(number) for number in range(1, 5)))
     uids = box.uids()
     validity = imap.ok("SELECT INBOX").codes[b"UIDVALIDITY"].decode()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from raw_imap import RawImap, Reply
+
 from contract.box import Box
 from contract.cases import case
 from contract.mails import lines
-from raw_imap import RawImap, Reply
 
 
 def _found(imap: RawImap, keys: str | bytes, *, uid: bool = False) -> list[int]:
@@ -149,8 +150,13 @@ def sizes_are_compared_without_the_number_itself(box: Box) -> None:
     size = int(imap.ok("FETCH 3 RFC822.SIZE").row()[b"RFC822.SIZE"])
     _expect(
         imap,
-        {f"LARGER {size - 1}": [3], f"LARGER {size}": [], f"SMALLER {size}": [1, 2, 4, 5], f"SMALLER {size + 1}": [1, 2, 3, 4, 5]},
-    )  # fmt: skip
+        {
+            f"LARGER {size - 1}": [3],
+            f"LARGER {size}": [],
+            f"SMALLER {size}": [1, 2, 4, 5],
+            f"SMALLER {size + 1}": [1, 2, 3, 4, 5],
+        },
+    )
 
 
 @case("SEARCH")

@@ -1,4 +1,4 @@
-"""SELECT and EXAMINE, and the ways out of a mailbox; APPEND into one (RFC 3501 sections 6.3.1, 6.3.2, 6.3.11, 6.4.2)."""
+"""SELECT, EXAMINE, the ways out of a mailbox, and APPEND into one (RFC 3501 sections 6.3.1, 6.3.2, 6.3.11, 6.4.2)."""
 
 from __future__ import annotations
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import json
 
+from raw_imap import ClosedError
+
 from contract.box import Box, plain, xoauth2
 from contract.cases import case
-from raw_imap import ClosedError
 
 
 @case("session")
