@@ -21,13 +21,13 @@ def kind_of(value: object) -> str:
 
 
 def table(
-    value: object, *, where: str, required: Collection[str] = (), optional: Collection[str] = (), empty: str = "nothing"
+    value: object, *, where: str, required: Collection[str] = (), optional: Collection[str] = (), allowed: str = ""
 ) -> dict[str, object]:
-    """A table that has all required keys and none but these; ``empty`` says what is allowed where no key is."""
+    """A table that has all required keys and none but these; ``allowed`` says that in words of its own."""
     if not isinstance(value, dict):
         raise FaultError(where=where, problem=f"{kind_of(value)} given", allowed="a table of keys and values")
     known = [*required, *optional]
-    names = ", ".join(known) or empty
+    names = allowed or ", ".join(known)
     if missing := [key for key in required if key not in value]:
         slip = next((f" (is {key!r} meant to be it?)" for key in value if _near(key, missing[0], known)), "")
         raise FaultError(where=where, problem=f"{missing[0]!r} is missing{slip}", allowed=names)

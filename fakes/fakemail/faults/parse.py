@@ -36,7 +36,8 @@ def parse_fault(value: object, *, where: str = "fault") -> Fault:
 
 
 def _match(value: object, *, where: str, point: str) -> dict[str, str]:
-    given = checks.table(value, where=where, optional=POINTS[point].match, empty="nothing at this point")
+    known = POINTS[point].match
+    given = checks.table(value, where=where, optional=known, allowed="" if known else "nothing at this point")
     patterns = {}
     for key, pattern in given.items():
         # An empty pattern is one: it fits the null reverse-path, and nobody.

@@ -9,9 +9,20 @@ from pathlib import Path
 import pytest
 
 import fakemail
-from fakemail.faults import ACTIONS, GARBLES, POINTS, PRESETS, SCHEDULES, SCOPES, Action, parse_faults
+from fakemail.faults import (
+    ACTIONS,
+    GARBLES,
+    IMAP_CAPABILITIES,
+    POINTS,
+    PRESETS,
+    SCHEDULES,
+    SCOPES,
+    Action,
+    parse_faults,
+)
 from fakemail.faults.points import MATCH_KEYS
 from fakemail.faults.table import BEGIN, END, markdown
+from fakemail.imap_protocol import CAPABILITIES
 
 PACKAGE = Path(fakemail.__file__).parent
 README = PACKAGE.parent / "README.md"
@@ -80,6 +91,10 @@ def test_there_is_a_preset_for_each_kind_of_trouble():
     assert set(POINTS) - {fault.point for fault in faults} == {"smtp.quit", "imap.reply"}
     said = {name for fault in faults for name in fault.action.as_dict()}
     assert set(ACTIONS) - said == {"close"}
+
+
+def test_what_can_be_stripped_is_what_the_servers_announce():
+    assert set(IMAP_CAPABILITIES) == set(CAPABILITIES) - {"IMAP4rev1"}
 
 
 def sources():
