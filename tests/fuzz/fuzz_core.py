@@ -30,6 +30,12 @@ def store() -> MailStore:
     return made
 
 
+def uidvalidities() -> list[int]:
+    """Of the folders of such a store: they are the same each time."""
+    account = store().user(next(iter(grammar.USERS)).decode())
+    return [folder.uidvalidity for folder in account.folders.values()]
+
+
 class CoreWire:
     """One session."""
 

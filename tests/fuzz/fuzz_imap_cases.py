@@ -71,7 +71,10 @@ def _way_in(chance: Random) -> list[str]:
     depth = chance.random()
     if depth < 0.1:
         return ["AUTHENTICATE"]
-    return ["LOGIN"] if depth < 0.2 else ["LOGIN", chance.choice(("SELECT", "SELECT", "SELECT", "EXAMINE"))]
+    if depth < 0.2:
+        return ["LOGIN"]
+    extended = ["ENABLE"] if depth < 0.5 else []
+    return ["LOGIN", *extended, chance.choice(("SELECT", "SELECT", "SELECT", "EXAMINE"))]
 
 
 def _step(chance: Random, session: int, number: int) -> dict[str, Any]:
@@ -219,25 +222,25 @@ class Player:
     def _resync(self, *, swallowed: int, sent: bytes = b"") -> None:
         """End whatever may be open: a line, IDLE, SASL, a literal that takes in what follows."""
         self._synced += 1
-        filler, replies, total = b"\r\n*\r\nDONE\r\n", [], 0
-        while True:
-            tag = b"sync%dx%d" % (self._synced, total)
-            unit = filler + tag + b" NOOP\r\n"
-            self._wire.send(unit)
-            total += len(unit)
-            # Where a literal may be open the answer may not come; else it must.
-            must = swallowed <= 0
-            replies += self._heard(_until(tag), must=must)
-            sent += unit
-            if self._wire.closed or self._lost or any(each.tag.startswith(b"sync") for each in _tagged(replies)):
-                break
+        filler, replies, total, tag = b"\r\n*\r\nDONE\r\n", [], 0, b""
+        while not (self._wire.closed or self._lost or tag in {each.tag for each in replies}):
+            if any(each.tag.startswith(b"sync") for each in replies):
+                # It hears again: the last of them will be answered too.
+                replies += self._heard(_answered(tag))
+                continue
             if total > FILLER_BYTES_MAX:
                 if swallowed < total - 4096:
                     raise OracleError(f"no answer to NOOP after {total} bytes")
                 # A literal that takes in more than a case can send: nothing to learn.
                 self._lost = True
                 break
+            tag = b"sync%dx%d" % (self._synced, total)
+            unit = filler + tag + b" NOOP\r\n"
+            self._wire.send(unit)
+            sent, total = sent + unit, total + len(unit)
             filler += filler if len(filler) < 65_536 else b""
+            # Where a literal may be open the answer may not come; else it must.
+            replies += self._heard(_answered(tag), must=swallowed <= 0)
         counts = Counter(each.tag for each in _tagged(replies))
         for tag, count in counts.items():
             if count > sent.count(tag):
@@ -260,6 +263,11 @@ class Player:
 
 def _tagged(replies: Sequence[Reply]) -> list[Reply]:
     return [each for each in replies if each.tag not in {b"*", b"+"}]
+
+
+def _answered(tag: bytes) -> Callable[[bytes], bool]:
+    """Whether a reply to this tag has come."""
+    return lambda out: out.endswith(b"\r\n") and re.search(rb"(?m)^" + re.escape(tag) + rb" ", out) is not None
 
 
 def _until(tag: bytes) -> Callable[[bytes], bool]:

@@ -47,6 +47,8 @@ MESSAGES = (
     b"Subject: =?utf-8?q?=ff?=\r\nFrom: <@\r\nTo: a:b,c;\r\nDate: x\r\n\r\n\xff\x00\xfe",
     b"A: " + b"x" * 3000 + b"\r\n\r\n" + b"y" * 3000,
 )
+#: Of the folders under test, so that QRESYNC is about something; a target fills it.
+UIDVALIDITIES: list[int] = []
 #: Commands of which a run must have seen one succeed, or it was no test of them.
 COMMANDS: dict[str, Callable[[Draft], None]] = {}
 
@@ -56,7 +58,7 @@ class Token:
     """A part of a command."""
 
     data: bytes
-    #: raw: as it is; string: atom, quoted string or literal; literal: a literal of either kind.
+    #: raw: as it is; astring: atom, quoted string or literal; string: no atom; literal: a literal of either kind.
     form: str = "raw"
 
 
@@ -76,9 +78,9 @@ class Draft:
         self.tokens += [Token(data=each) for each in data]
         return self
 
-    def string(self, data: bytes) -> Draft:
+    def string(self, data: bytes, form: str = "astring") -> Draft:
         """A string in any of its forms."""
-        self.tokens.append(Token(data=data, form="string"))
+        self.tokens.append(Token(data=data, form=form))
         return self
 
     def literal(self, data: bytes) -> Draft:
@@ -110,9 +112,9 @@ def _written(chance: Random, current: bytes, token: Token) -> tuple[bytes, list[
     if token.form == "raw":
         return current + token.data, []
     forms = ["literal+", "literal"]
-    if token.form == "string" and re.fullmatch(rb"[^\x00-\x1f\x7f-\xff]*", token.data):
+    if token.form != "literal" and re.fullmatch(rb"[^\x00-\x1f\x7f-\xff]*", token.data):
         forms += ["quoted"] * 4
-    if token.form == "string" and re.fullmatch(rb"[A-Za-z0-9@.&/_-]+", token.data) and token.data.upper() != b"NIL":
+    if token.form == "astring" and re.fullmatch(rb"[A-Za-z0-9@.&/_-]+", token.data) and token.data.upper() != b"NIL":
         forms += ["atom"] * 6
     form = chance.choice(forms)
     if form == "atom":
@@ -160,7 +162,7 @@ def _id(draft: Draft) -> None:
     if draft.chance.random() < 0.5:
         draft.raw(b"NIL")
     else:
-        draft.raw(b"(").string(b"name").raw(b" ").string(b"fuzz").raw(b")")
+        draft.raw(b"(").string(b"name", "string").raw(b" ").string(b"fuzz", "string").raw(b")")
 
 
 @_row("ENABLE")
@@ -196,8 +198,11 @@ def _authenticate(draft: Draft) -> None:
 def _select(draft: Draft) -> None:
     draft.raw(draft.name.encode(), b" ").folder()
     if draft.chance.random() < 0.25:
-        known = b"QRESYNC (1000000001 1 1:40)", b"QRESYNC (99 1)", b"QRESYNC (1000000001 5 1:20 (1,5,9 1,5,9))"
-        draft.raw(b" (", draft.chance.choice((b"CONDSTORE", *known)), b")")
+        validity = b"%d" % draft.chance.choice((99, *UIDVALIDITIES))
+        known = b"1)", b"3 1:40)", b"5 1:20 (1,5,9 1,5,9))", b"4294967296)", b"1 (1 1))"
+        draft.raw(
+            b" (", draft.chance.choice((b"CONDSTORE", b"QRESYNC (%s " % validity + draft.chance.choice(known))), b")"
+        )
 
 
 @_row("CREATE")
