@@ -8,7 +8,8 @@ Called by: source (a slot per message).
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -64,6 +65,7 @@ _STRUCTURES: Final[Mapping[str, tuple[tuple[str, int], ...]]] = {
         ("mixed-two", 4), ("mixed-related", 3), ("file", 1),
     ),
     "list": (("plain", 72), ("alternative", 14), ("mixed", 14)),
+    "digest": (("digest", 100),),
     "newsletter": (("html", 30), ("alternative-news", 70)),
     "notification": (("plain", 49), ("alternative", 25), ("file", 6), ("mixed", 20)),
     "calendar": (("calendar", 100),),
@@ -81,8 +83,8 @@ HABITS: Final[Mapping[str, Habit]] = {
     "inbox": Habit(
         replies=38,
         kinds=(
-            ("personal", 398), ("list", 125), ("newsletter", 105), ("notification", 90), ("calendar", 38),
-            ("report", 22), ("signed", 34), ("forward", 38), ("spam", 126), ("broken", 24),
+            ("personal", 398), ("list", 113), ("digest", 12), ("newsletter", 105), ("notification", 90),
+            ("calendar", 38), ("report", 22), ("signed", 34), ("forward", 38), ("spam", 126), ("broken", 24),
         ),
     ),
     "sent": Habit(
@@ -108,10 +110,12 @@ def habit_of(folder: str) -> str:
 @functools.cache
 def slots_of(habit: str) -> tuple[Slot, ...]:
     """All slots: sixty-four layouts of sixty-four, one after the other."""
-    return tuple(slot for at in range(_LAYOUTS) for slot in _layout(habit, at))
+    # All ways of being broken by turns: there are few such slots, and each way should be met soon.
+    broken = itertools.cycle(BROKEN)
+    return tuple(slot for at in range(_LAYOUTS) for slot in _layout(habit, at, broken))
 
 
-def _layout(habit: str, at: int) -> list[Slot]:
+def _layout(habit: str, at: int, broken: Iterator[str]) -> list[Slot]:
     dice, slots = Dice("layout", habit, at), list[Slot]()
     #: Places of what may be answered, with the places of its ancestors.
     open_: list[tuple[int, ...]] = []
@@ -120,11 +124,11 @@ def _layout(habit: str, at: int) -> list[Slot]:
         if recent and dice.below(100) < HABITS[habit].replies:
             # The newest is answered most.
             chain = recent[-1] if dice.below(2) else dice.of(recent)
-            slot = _slot(dice, habit, slots[chain[0]].kind, tuple(place - each for each in chain))
+            slot = _slot(dice, habit, slots[chain[0]].kind, broken, tuple(place - each for each in chain))
             open_.append((*chain, place))
         else:
             kind = _pick(dice, HABITS[habit].kinds)
-            slot = _slot(dice, habit, kind, ())
+            slot = _slot(dice, habit, kind, broken)
             if kind in _ANSWERED:
                 open_.append((place,))
         slots.append(slot)
@@ -140,13 +144,10 @@ def _pick(dice: Dice, weights: Sequence[tuple[str, int]]) -> str:
     raise AssertionError("a throw is below the sum")
 
 
-def _slot(dice: Dice, habit: str, kind: str, ancestors: tuple[int, ...]) -> Slot:
+def _slot(dice: Dice, habit: str, kind: str, broken: Iterator[str], ancestors: tuple[int, ...] = ()) -> Slot:
     from_user = habit in {"sent", "drafts"}
     extras = {"sent": headers.SENT_EXTRAS, "drafts": headers.DRAFT_EXTRAS}.get(habit, _extras(kind))
-    if kind == "broken":
-        structure = dice.of(tuple(BROKEN))
-    else:
-        structure = _pick(dice, _REPLIES if ancestors else _STRUCTURES[kind])
+    structure = next(broken) if kind == "broken" else _pick(dice, _REPLIES if ancestors else _STRUCTURES[kind])
     return Slot(
         kind=kind,
         structure=structure,
@@ -154,7 +155,7 @@ def _slot(dice: Dice, habit: str, kind: str, ancestors: tuple[int, ...]) -> Slot
         ancestors=ancestors,
         senders=() if from_user else _senders(kind),
         extras=extras,
-        listed=kind == "list",
+        listed=kind in {"list", "digest"},
         unnamed=kind == "draft" and dice.below(3) == 0,
         unaddressed=kind == "draft" and dice.below(4) == 0,
     )

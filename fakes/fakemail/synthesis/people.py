@@ -233,6 +233,7 @@ def from_the_user() -> tuple[Recipients, ...]:
 class MailingList:
     """What a list adds to a message."""
 
+    name: str
     #: "Subject: [name] " and the same for a reply.
     prefixes: tuple[bytes, bytes]
     recipients: Recipients
@@ -257,6 +258,7 @@ def _mailing_list(name: str, address: str, purpose: str) -> MailingList:
         f"List-Archive: <https://{domain}/archives/{name}/>\r\nX-Mailman-Version: 2.1.39\r\n"
     )
     return MailingList(
+        name=name,
         prefixes=(f"Subject: [{name}] ".encode("ascii"), f"Subject: Re: [{name}] ".encode("ascii")),
         recipients=Recipients(before=f"To: {address}\r\nX-Original-To: ".encode("ascii"), named=0, after=b"\r\n"),
         fields=fields.encode("ascii"),

@@ -57,15 +57,15 @@ _REFERENCES_BYTES: Final = len("In-Reply-To: \r\n") + ID_BYTES + len("References
 class Facts:
     """What a message is, for those who check what others make of it."""
 
-    #: ``personal``, ``list``, ``newsletter``, ``notification``, ``calendar``, ``report``, ``signed``, ``forward``,
-    #: ``draft``, ``spam``, ``broken``.
+    #: ``personal``, ``list``, ``digest``, ``newsletter``, ``notification``, ``calendar``, ``report``, ``signed``,
+    #: ``forward``, ``draft``, ``spam``, ``broken``.
     kind: str
     #: How it is made, such as ``mixed-alternative``; of a broken message, what is broken.
     structure: str
     language: str
     charset: str
     encoding: str
-    #: Decoded, without a list's prefix; of a message whose subject is broken, as it was meant.
+    #: Decoded; of a message whose subject is broken, as it was meant.
     subject: str
     #: UIDs, root first, parent last; empty in mail that answers nothing.
     ancestors: tuple[int, ...]
@@ -179,13 +179,14 @@ class Source:
         slot, _, root, plan = self._choose(uid)
         variant, subject = VARIANTS[VARIANT_MIX[root & 63]], plan.subjects[root >> 6 & 15]
         number = f" #{(root >> 84) % _NUMBERS:06}" if subject.numbered else ""
+        prefix = f"[{_LISTS[root >> 80 & 3].name}] " if slot.listed else ""
         return Facts(
             kind=slot.kind,
             structure=slot.structure,
             language=variant.tag,
             charset=variant.charset,
             encoding=variant.encoding,
-            subject=("Re: " if slot.ancestors else "") + subject.text + number,
+            subject=("Re: " if slot.ancestors else "") + prefix + subject.text + number,
             ancestors=tuple(uid - back for back in slot.ancestors),
             has_attachment=plan.has_attachment,
         )

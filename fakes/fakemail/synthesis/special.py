@@ -1,4 +1,4 @@
-"""Mail with rules of its own: forwarded mail, invitations, reports, signed mail, spam.
+"""Mail with rules of its own: forwarded mail, digests, invitations, reports, signed mail, spam.
 
 Each of these has subjects of its own, and none of it is answered. Called by: plans.
 """
@@ -14,6 +14,7 @@ from fakemail.synthesis.draws import name_hash
 from fakemail.synthesis.encodings import base64_lines, encoded_words
 from fakemail.synthesis.headers import DAY, Subject, sixteen, subject
 from fakemail.synthesis.parts import Entity, Gap, Plan, multipart, plan
+from fakemail.synthesis.people import mailbox
 from fakemail.synthesis.words import SPAM_SUBJECTS
 
 
@@ -30,18 +31,25 @@ def _crlf(text: str) -> bytes:
     return textwrap.dedent(text).lstrip("\n").replace("\n", "\r\n").encode()
 
 
+def _shown(kit: Kit, text: str) -> bytes:
+    return text.encode("ascii") if text.isascii() else encoded_words(text, charset=kit.variant.charset)
+
+
 # --- forwarded --------------------------------------------------------------------------------------------------------
 
 
 def _forward(kit: Kit, *, with_file: bool) -> Plan:
     text = kit.short_subjects()[kit.at % 3]
     person = kit.variant.language.people[0]
-    shown = encoded_words(text, charset=kit.variant.charset) if not text.isascii() else text.encode("ascii")
     header = (
         b"Received: from relay3.example.org (relay3.example.org [192.0.2.33]) by mx.fakemail.test with ESMTP;\r\n"
         b"\tSun, 31 Dec 2023 17:04:31 +0000\r\nFrom: %b@example.org\r\nTo: office@team.example\r\nSubject: %b\r\n"
         b"Date: Sun, 31 Dec 2023 18:04:30 +0100\r\nMessage-ID: <%b@example.org>\r\nMIME-Version: 1.0\r\n"
-    ) % (person[1].encode("ascii"), shown, name_hash("forwarded", kit.structure, kit.at, size=12).hex().encode("ascii"))
+    ) % (
+        person[1].encode("ascii"),
+        _shown(kit, text),
+        name_hash("forwarded", kit.structure, kit.at, size=12).hex().encode("ascii"),
+    )
     inner = kit.text(share=160)
     if with_file:
         inner = multipart("mixed", [inner, kit.file()], mark=kit.mark(9))
@@ -50,6 +58,32 @@ def _forward(kit: Kit, *, with_file: bool) -> Plan:
         body=(header + inner.fields + b"\r\n", *inner.body),
     )
     return plan(kit.mixed(kit.text(share=96), message), people=kit.people, subjects=_own(kit, [f"Fwd: {text}"]))
+
+
+def _digest(kit: Kit) -> Plan:
+    """What a list said since yesterday; its parts needn't say that they are messages (RFC 2046 section 5.1.5)."""
+    language = kit.variant.language
+    messages = []
+    for at, text in enumerate(kit.short_subjects()[:4]):
+        inner = kit.text(share=256 // 5)
+        person = language.people[at % len(language.people)]
+        header = (
+            b"From: %b\r\nSubject: %b\r\nDate: Sun, 31 Dec 2023 1%d:04:30 +0000\r\nMessage-ID: <%b@example.org>\r\n"
+            % (
+                mailbox(person[0], f"{person[1]}@example.org"),
+                _shown(kit, text),
+                at,
+                name_hash("digest", kit.at, at, size=12).hex().encode("ascii"),
+            )
+        )
+        said = b"Content-Type: message/rfc822\r\n" if at % 2 else b""
+        messages.append(Entity(fields=said, body=(header + inner.fields + b"\r\n", *inner.body)))
+    contents = Entity(
+        fields=b"Content-Type: text/plain; charset=us-ascii\r\n", body=(b"Messages since yesterday are below.\r\n",)
+    )
+    digest = multipart("digest", messages, mark=kit.mark(2))
+    subjects = _own(kit, [f"Digest, Vol {volume}, Issue {issue}" for volume in (11, 12) for issue in range(1, 9)])
+    return plan(kit.mixed(contents, digest), people=kit.people, subjects=subjects)
 
 
 # --- invitations ------------------------------------------------------------------------------------------------------
@@ -247,6 +281,7 @@ def _spam(kit: Kit, *, html: bool, late: bool = False, file: bool = False) -> Pl
 SPECIAL: Final[Mapping[str, Builder]] = {
     "forward": lambda kit: _forward(kit, with_file=False),
     "forward-file": lambda kit: _forward(kit, with_file=True),
+    "digest": _digest,
     "calendar": _calendar,
     "report": _report,
     "receipt": _receipt,
