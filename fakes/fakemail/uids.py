@@ -130,6 +130,8 @@ class UidSet:
 
     def between(self, low: int, high: int) -> UidSet:
         """Those from ``low`` to ``high``."""
+        if low > high:
+            return NONE
         start, end = bisect_left(self._last, low), bisect_right(self._first, high)
         first, last = self._first[start:end], self._last[start:end]
         if first:
