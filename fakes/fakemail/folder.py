@@ -17,12 +17,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from fakemail.mime import header_block
-from fakemail.synthesis import name_hash
-
-try:
-    from fakemail.synthesis import Source
-except ImportError:
-    from fakemail._source_for_now import Source
+from fakemail.synthesis import Source, name_hash
 from fakemail.uids import NONE, UID_MAX, UidSet
 
 #: System flags in the spelling of RFC 3501 section 2.3.2, by their lower case.
