@@ -15,6 +15,7 @@ import dovecot_server  # noqa: E402  # behind the line above
 import fakemail_server  # noqa: E402
 import greenmail_server  # noqa: E402
 from contract.lacks import PEERS  # noqa: E402
+from mail_clients import new_mailbox  # noqa: E402
 
 
 def missing(what: str) -> None:
@@ -78,3 +79,9 @@ def peer(request, tmp_path_factory):
     """The server that a contract case asks; pytest asks one after the other, so one runs at a time."""
     with _PEERS[request.param](request, tmp_path_factory) as running:
         yield running
+
+
+@pytest.fixture
+def ann(fakes):
+    """A user of the shared fakemail, of this test's own."""
+    return new_mailbox(fakes)

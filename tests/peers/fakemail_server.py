@@ -1,6 +1,6 @@
 """fakemail as its users start it: ``python -m fakemail`` on free ports, ended by its process id.
 
-Owns: the command line and the way to its certificate.
+Owns: the command line.
 Called by: the fixture ``fakes`` of the client tests and the fixture ``peer`` of the contract suite.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import ssl
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -31,8 +30,8 @@ class Fakes:
     facts: dict[str, Any]
     #: Its control API.
     control: FakeMail
-    #: PEM of what its TLS ports show: a client that trusts this file trusts the server.
-    certificate: Path
+    #: The certificate of the authority that signs for its TLS ports.
+    ca_file: Path
 
     def port(self, name: str) -> int:
         """The port of ``smtp``, ``smtps``, ``imap`` or ``imaps``."""
@@ -43,25 +42,33 @@ class Fakes:
 def fakemail(folder: Path, *, options: Sequence[str] = ()) -> Iterator[Fakes]:
     """fakemail from the moment it serves until it is gone."""
     ready = folder / "ready.json"
-    argv = [sys.executable, "-m", "fakemail", "--ready-file", str(ready), *options]
+    ca_file = folder / "ca.pem"
+    files = ("--ready-file", str(ready), "--ca-file", str(ca_file))
+    argv = [sys.executable, "-m", "fakemail", *files, *options]
     for name in _PORTS:
         argv += [f"--{name}-port", "0"]
     with running(argv, log=folder / "fakemail.log", ready=ready.exists) as child:
         facts = json.loads(ready.read_text())
-        certificate = folder / "certificate.pem"
-        certificate.write_text(ssl.get_server_certificate((HOST, facts["imaps"]["port"])))
-        yield Fakes(facts=facts, control=FakeMail(facts["control"]), certificate=certificate)
+        yield Fakes(facts=facts, control=FakeMail(facts["control"]), ca_file=ca_file)
     assert child.returncode == 0, (folder / "fakemail.log").read_text()
 
 
 def as_peer(fakes: Fakes) -> ImapPeer:
     """What the contract suite asks of it."""
+
+    def add_user(address: str, password: str) -> None:
+        fakes.control.add_user(address, password, token=_token(address))
+
     return ImapPeer(
         name="fakemail",
-        version="this one",
+        version=fakes.facts["version"],
         host=HOST,
         port=fakes.port("imap"),
         tls_port=fakes.port("imaps"),
-        add_user=fakes.control.add_user,
-        token=lambda _address, password: password,
+        add_user=add_user,
+        token=lambda address, _password: _token(address),
     )
+
+
+def _token(address: str) -> str:
+    return f"token-of-{address}"

@@ -119,15 +119,6 @@ def many_messages_come_in_order_with_their_own_bytes(box: Box) -> None:
     assert [(number, row[b"BODY[]"]) for number, row in rows] == list(enumerate(mails, 1))
 
 
-@case("FETCH", "BINARY")
-def binary_decodes_a_part(box: Box) -> None:
-    """RFC 3516 section 4.3."""
-    box.selected(NESTED)
-    row = box.imap.ok("FETCH 1 (BINARY.PEEK[3] BINARY.SIZE[3])").row()
-    assert row[b"BINARY[3]"] == b"%PDF-"
-    assert row[b"BINARY.SIZE[3]"] == b"5"
-
-
 @case("sections")
 def the_whole_its_head_and_its_text_fit_together(box: Box) -> None:
     box.selected(NESTED)

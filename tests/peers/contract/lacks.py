@@ -131,7 +131,6 @@ LACKS: dict[str, dict[str, str]] = {
         "special_uses_are_among_the_attributes": "no SPECIAL-USE",
         "status_tells_the_size_of_all_messages": "no STATUS=SIZE",
         "unselect_leaves_without_expunging": "no UNSELECT",
-        "binary_decodes_a_part": "no BINARY",
         **dict.fromkeys(_NO_CODES, "NO without a response code"),
         **dict.fromkeys(_NO_FOR_BAD, "NO where the command is out of place"),
         "capabilities_differ_before_and_after_login": "the same capabilities before and after the login",
