@@ -137,7 +137,9 @@ ACTIONS: Final[Mapping[str, ActionKind]] = {
         form="0 up", words="lets so much pass before that; left out: half of a literal, nothing of a message",
         read=_count(0), beside=("drop", "stall", "delay_ms"), main=False,
     ),
-    "bytes_per_s": ActionKind(form="1 up", words="slows the transfer down to this pace", read=_count(1)),
+    "bytes_per_s": ActionKind(
+        form="1 up", words="slows the transfer, or the answer to the command, down to this pace", read=_count(1)
+    ),
     "strip": ActionKind(form="list of names", words="does not announce these", read=_names),
     "certificate": ActionKind(
         form=", ".join(f"`{name}`" for name in CERTIFICATES), words="shows a certificate that is not to be trusted",

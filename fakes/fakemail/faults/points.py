@@ -68,7 +68,7 @@ MAILBOX_CHANGES: Final = ("arrive", "expunge", "flags", "reset-uidvalidity")
 _WAITS: Final = ("drop", "stall", "delay_ms", "jitter_ms")
 _ANSWERS: Final = ("reply", "close", *_WAITS)
 _TLS: Final = ("alert", "certificate", *_WAITS)
-_TRANSFER: Final = ("drop", "stall", "after_bytes", "bytes_per_s")
+_TRANSFER: Final = (*_WAITS, "after_bytes", "bytes_per_s")
 _ENVELOPE: Final = ("recipient", "sender", "user")
 _SMTP: Final = Reply(
     # RFC 5321 section 4.2: three digits and text on one line, so line breaks are kept out as well.
@@ -106,9 +106,17 @@ POINTS: Final[Mapping[str, Point]] = {
     "smtp.mail": Point(event="MAIL FROM", match=("sender", "user"), actions=_ANSWERS, reply=_SMTP),
     "smtp.rcpt": Point(event="RCPT TO", match=_ENVELOPE, actions=_ANSWERS, reply=_SMTP),
     "smtp.data": Point(event="DATA, before the 354", match=_ENVELOPE, actions=_ANSWERS, reply=_SMTP),
-    "smtp.body": Point(event="the message arrives", match=_ENVELOPE, actions=_TRANSFER),
+    "smtp.body": Point(
+        event="the message arrives; with a reply it is read to its end and not kept",
+        match=_ENVELOPE,
+        actions=("reply", "close", *_TRANSFER),
+        reply=_SMTP,
+    ),
     "smtp.accepted": Point(
-        event="the message is stored, before the 250", match=_ENVELOPE, actions=_ANSWERS, reply=_SMTP
+        event="the message is stored, before the 250; it stays stored, whatever the reply says",
+        match=_ENVELOPE,
+        actions=_ANSWERS,
+        reply=_SMTP,
     ),
     "smtp.quit": Point(event="QUIT, before the 221", match=("user",), actions=_ANSWERS, reply=_SMTP),
     "imap.connect": Point(event="a client has connected, before the greeting", actions=_ANSWERS, reply=_BYE),
@@ -128,7 +136,7 @@ POINTS: Final[Mapping[str, Point]] = {
     "imap.command": Point(
         event="a whole command has arrived, before it runs",
         match=("command", "user", "folder"),
-        actions=(*_ANSWERS, "mailbox"),
+        actions=(*_ANSWERS, "mailbox", "bytes_per_s"),
         reply=_TAGGED,
         names={"mailbox": MAILBOX_CHANGES},
     ),
@@ -146,7 +154,7 @@ POINTS: Final[Mapping[str, Point]] = {
     "imap.literal": Point(
         event="a literal of 1 kB or more is served",
         match=("user", "folder"),
-        actions=(*_TRANSFER, "delay_ms", "jitter_ms"),
+        actions=_TRANSFER,
     ),
     "imap.reply": Point(
         event="a command has run, before its tagged reply",

@@ -272,10 +272,10 @@ _SMTP: Final = {
         ),
     ),
     "spam-refused": Preset(
-        sentence="Every third message is refused once it has arrived, as spam.",
+        sentence="Every third message is refused as spam once it has arrived, and not kept.",
         report="rnwood/smtp4dev#165",
         faults=(
-            _fault("spam-refused", "smtp.accepted", {"every": 3}, {"reply": "554 5.7.1 Message looks like spam"}),
+            _fault("spam-refused", "smtp.body", {"every": 3}, {"reply": "554 5.7.1 Message looks like spam"}),
         ),
     ),
     "slow-smtp": Preset(

@@ -113,7 +113,11 @@ BROKEN = [
     (fault(action={"jitter_ms": 1}), "faults[0].action.jitter_ms", "beside delay_ms"),
     (fault(action={"delay_ms": 1, "jitter_ms": 2}), "faults[0].action.jitter_ms", "from 0 to delay_ms (1)"),
     (fault(action={"drop": True, "close": True}), "faults[0].action.close", "beside reply"),
-    (fault(point="smtp.body", action={"after_bytes": 5}), "faults[0].action.after_bytes", "beside drop or stall"),
+    (
+        fault(point="smtp.body", action={"after_bytes": 5}),
+        "faults[0].action.after_bytes",
+        "beside drop or stall or delay_ms",
+    ),
     (fault(point="smtp.body", action={"after_bytes": -5, "drop": True}), "faults[0].action.after_bytes", "from 0 up"),
     (fault(point="smtp.body", action={"bytes_per_s": 0}), "faults[0].action.bytes_per_s", "from 1 up"),
     (fault(point="smtp.ehlo", action={"strip": []}), "faults[0].action.strip", "a list of PIPELINING"),
