@@ -1,43 +1,49 @@
-"""python -m fakemail: the fake servers as a process of their own."""
+"""fakemail's command line: the servers as a process of their own, and small commands around them.
+
+Owns: options, what is printed, signals, exit codes. Never does: serving (serving does), talking HTTP (client does).
+Every mistake of a user is one line on standard error that says what was wrong and what would be right.
+"""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
-import functools
 import json
 import os
 import re
 import signal
-import socket
-import ssl
 import sys
 import tempfile
-import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any, Final
-
-import trustme
-from aiohttp import web
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from fakemail import FakemailError
-from fakemail.control import application
-from fakemail.faults import FaultError, Plan, parse_faults
-from fakemail.imap_server import ImapConnection
-from fakemail.ledger import Ledger
-from fakemail.mailbox import MailboxError, MailStore
-from fakemail.smtp_server import Handler, SmtpConnection
 
-#: GreenMail's ports, so that one can stand in for the other.
-PORTS: Final = {"smtp": 3025, "smtps": 3465, "imap": 3143, "imaps": 3993, "control": 3080}
-Factory = Callable[[], asyncio.Protocol]
-_EXAMPLES: Final = """
+if TYPE_CHECKING:
+    from fakemail.faults import Plan
+    from fakemail.folder import Folder
+    from fakemail.mailbox import MailStore
+    from fakemail.serving import Fakes, Options
+
+_DESCRIPTION: Final = """
+Fake IMAP and SMTP servers for tests: deterministic mail, faults as data, a ledger of everything that happened.
+"""
+_EPILOG: Final = """
+commands:
+  fakemail faults                 the catalogue: points, actions, schedules, presets
+  fakemail check F.toml           is this configuration right?
+  fakemail ledger [URL]           what happened in a running fakemail; --follow goes on
+  fakemail seed ADDRESS COUNT     put mail into a running fakemail
+  fakemail message                print a synthesised message
+  each has --help of its own
+
 examples:
-  python -m fakemail                              all five ports on 127.0.0.1
-  python -m fakemail --imap-port 0 --ready-file up.json   a free port; up.json says which
-  python -m fakemail --config fakes.toml          users, seeded mail and faults at the start:
+  fakemail                                                all five ports on 127.0.0.1
+  fakemail --user ann@example.com:secret --mail ann@example.com=1000
+  fakemail --free-ports --ready-file up.json              up.json says which ports
+  fakemail --preset greylisting --preset slow-imap        well-known troubles from the first connection on
+  fakemail --config fakes.toml                            users, mail and faults in a file:
 
     [[user]]
     address = "ann@example.com"
@@ -50,207 +56,387 @@ examples:
     when = { first = 3 }
     action = { reply = "451 4.7.1 Try again later" }
 
-exit codes: 0 stopped by a signal, 2 wrong use (a port that is taken, a broken file)
+exit codes: 0 stopped by a signal, or done; 1 a running fakemail refused or did not answer; 2 wrong use (an option, a
+file, a port that is taken)
 """
+#: GreenMail's ports, so that one can stand in for the other.
+PORTS: Final = {"smtp": 3025, "smtps": 3465, "imap": 3143, "imaps": 3993, "control": 3080}
+_PORT_MAX: Final = 65_535
+_UNNAMED: Final = object()
+#: A user, and perhaps a folder.
+_PLACE: Final = r"([^:=@]+@[^:=@]+)(?::([^=]+))?"
 
 
-class ConfigError(FakemailError):
-    """An option or a configuration file can't be used."""
+class UsageError(FakemailError):
+    """An option can't be used."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, but a mistake is one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say it and end."""
+        raise UsageError(f"{message}; see {self.prog} --help")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve until SIGTERM or SIGINT; answers the exit code."""
-    arguments = _parser().parse_args(argv)
+    """Run a command, or serve until SIGTERM or SIGINT; answers the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
-        return asyncio.run(_serve(arguments))
+        if words and words[0] in _COMMANDS:
+            return _COMMANDS[words[0]](words[1:])
+        return _serve(words)
     except FakemailError as err:
         print(f"fakemail: {err}", file=sys.stderr)
-        return 2
+        # What a running fakemail answers is no mistake of this command line.
+        return 1 if type(err).__name__ == "ControlError" else 2
     except KeyboardInterrupt:
         return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m fakemail",
-        description="Fake IMAP and SMTP servers for tests: deterministic mail, faults as data, a ledger of everything.",
-        epilog=_EXAMPLES,
+# -- serving
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of the servers."""
+    made = _Parser(
+        prog="fakemail",
+        usage="fakemail [OPTIONS]\n       fakemail COMMAND ...",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        add_help=False,
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to bind (default: 127.0.0.1)")
+    where = made.add_argument_group("where they listen")
+    where.add_argument("--host", default="127.0.0.1", metavar="H", help="name or address to bind (default: 127.0.0.1)")
     for name, port in PORTS.items():
-        parser.add_argument(
-            f"--{name}-port", type=int, default=port, metavar="N", help=f"default: {port}; 0: a free one"
-        )
-    parser.add_argument("--seed", type=int, default=1, help="seeds mail and probabilities (default: 1)")
-    parser.add_argument(
-        "--config", type=Path, default=None, metavar="F.toml", help="users, mail and faults at the start"
+        text = f"default: {port}; 0: a free one; off: none"
+        where.add_argument(f"--{name}-port", type=_port, default=argparse.SUPPRESS, metavar="N", help=text)
+    where.add_argument("--free-ports", action="store_true", help="a free one for each port that is not named")
+    _mail_options(made.add_argument_group("mail and faults at the start"))
+    _tls_options(made.add_argument_group("TLS and what the servers can"))
+    process = made.add_argument_group("the process")
+    process.add_argument("--ready-file", metavar="P", help="JSON with all ports, once they serve; -: standard output")
+    process.add_argument(
+        "--stop-with-stdin", action="store_true", help="end when standard input ends, as with a parent"
     )
-    parser.add_argument(
-        "--ready-file", type=Path, default=None, metavar="P", help="JSON with all ports, once they serve"
-    )
-    return parser
+    process.add_argument("--quiet", action="store_true", help="print no addresses")
+    process.add_argument("--version", action="store_true", help="print the version")
+    process.add_argument("-h", "--help", action="help", help="print this")
+    return made
 
 
-async def _serve(arguments: argparse.Namespace) -> int:
-    _check(arguments)
-    store, ledger, plan = MailStore(seed=arguments.seed), Ledger(), Plan(arguments.seed)
-    connections: set[asyncio.Transport] = set()
-    if arguments.config is not None:
-        _configure(arguments.config, store, plan)
+def _mail_options(group: Any) -> None:
+    group.add_argument("--config", type=Path, metavar="F.toml", help="users, mail and faults")
+    group.add_argument("--seed", type=int, default=None, metavar="N", help="of mail and chance (default: 1)")
+    group.add_argument(
+        "--user", action="append", default=[], metavar="A:PASSWORD", help="a user, ann@example.com:secret"
+    )
+    group.add_argument(
+        "--mail", action="append", default=[], metavar="A[:FOLDER]=N", help="N synthesised messages (folder: INBOX)"
+    )
+    group.add_argument(
+        "--load", action="append", default=[], metavar="A[:FOLDER]=P", help="the mail of a Maildir or an mbox file"
+    )
+    group.add_argument("--preset", action="append", default=[], metavar="NAME", help="a well-known trouble: see faults")
+
+
+def _tls_options(group: Any) -> None:
+    group.add_argument("--ca-file", type=Path, metavar="P", help="write the authority's certificate there")
+    group.add_argument("--tls-name", action="append", default=[], metavar="H", help="one more name for the certificate")
+    group.add_argument("--require-tls", action="store_true", help="refuse passwords before TLS")
+    group.add_argument("--require-login", action="store_true", help="take mail by SMTP only after a login")
+    group.add_argument("--without", action="append", default=[], metavar="NAME", help="a capability that is not there")
+    group.add_argument("--idle-timeout", type=_limit, metavar="S", help="seconds until a silent client must leave")
+    group.add_argument("--connections", type=_limit, metavar="N", help="so many at once, in all")
+    group.add_argument("--connections-per-user", type=_limit, metavar="N", help="so many at once, of one user")
+
+
+def _port(text: str) -> int | None:
+    if text == "off":
+        return None
+    if not re.fullmatch(r"\d{1,5}", text) or int(text) > _PORT_MAX:
+        raise argparse.ArgumentTypeError(f"{text!r} given; allowed: 0 to {_PORT_MAX}, 0 means a free one, or off")
+    return int(text)
+
+
+def _limit(text: str) -> int:
+    if not re.fullmatch(r"[1-9]\d{0,8}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} given; allowed: a whole number from 1 up")
+    return int(text)
+
+
+def _serve(words: Sequence[str]) -> int:
+    given = parser().parse_args(words)
+    if given.version:
+        from fakemail.serving import version
+
+        print(f"fakemail {version()}")
+        return 0
+    return asyncio.run(_serve_until_told(given))
+
+
+def _options(given: argparse.Namespace) -> Options:
+    from fakemail.imap_protocol import CAPABILITIES, ImapOptions, without
+    from fakemail.serving import FREE_PORTS, Options
+    from fakemail.smtp_server import KEYWORDS, SmtpOptions
+
+    _check_paths(given)
+    ports: dict[str, int | None] = dict(FREE_PORTS if given.free_ports else PORTS)
+    for name in PORTS:
+        if hasattr(given, f"{name}_port"):
+            ports[name] = getattr(given, f"{name}_port")
+    off = _without(given.without, known={*CAPABILITIES, *KEYWORDS} - {"IMAP4rev1"})
+    idle = {} if given.idle_timeout is None else {"idle_s": float(given.idle_timeout)}
+    return Options(
+        host=given.host,
+        ports=ports,
+        seed=1 if given.seed is None else given.seed,
+        start=_start(given),
+        smtp=SmtpOptions(
+            without=off & set(KEYWORDS), login_required=given.require_login, tls_required=given.require_tls, **idle
+        ),
+        imap=ImapOptions(without=without(off & set(CAPABILITIES)), require_tls=given.require_tls),
+        imap_idle_s=given.idle_timeout,
+        tls_names=tuple(given.tls_name),
+    )
+
+
+def _without(names: Sequence[str], *, known: Collection[str]) -> frozenset[str]:
+    """The capabilities and keywords as they are written; what both servers have is taken from both."""
+    by_upper = {name.upper(): name for name in known}
+    for name in names:
+        if name.upper() not in by_upper:
+            raise UsageError(f"--without {name}: not known; allowed: {', '.join(sorted(known))}")
+    return frozenset(by_upper[name.upper()] for name in names)
+
+
+def _start(given: argparse.Namespace) -> Callable[[MailStore, Plan], None]:
+    """What brings in users, mail, faults and limits; all that can be checked beforehand is."""
+    from fakemail.faults import preset
+
+    users = [_split(text, r"([^:@]+@[^:@]+):(.+)", "--user", "ann@example.com:secret") for text in given.user]
+    mails = [_split(text, rf"{_PLACE}=(\d{{1,8}})", "--mail", "ann@example.com:INBOX=1000") for text in given.mail]
+    loads = [_split(text, rf"{_PLACE}=(.+)", "--load", "ann@example.com:INBOX=mail.mbox") for text in given.load]
+    faults = [fault for name in given.preset for fault in preset(name, where="--preset")]
+
+    def start(store: MailStore, plan: Plan) -> None:
+        for address, password in users:
+            store.add_user(address, password)
+        for address, name, count in mails:
+            store.seed_folder(_folder(store, address, name or "INBOX"), count=int(count))
+        for address, name, path in loads:
+            _load(store, _folder(store, address, name or "INBOX"), Path(path))
+        for fault in faults:
+            plan.put(fault)
+        store.limits.connections = given.connections
+        store.limits.connections_per_user = given.connections_per_user
+
+    return start
+
+
+def _split(text: str, pattern: str, option: str, example: str) -> tuple[str, ...]:
+    found = re.fullmatch(pattern, text, re.DOTALL)
+    if not found:
+        raise UsageError(f"{option} {text}: not of this form; allowed: such as {option} {example}")
+    return tuple(group or "" for group in found.groups())
+
+
+def _folder(store: MailStore, address: str, name: str) -> Folder:
+    """The folder of this name, made if it is not there; its user must be."""
+    account = store.user(address)
+    if name not in account.folders and name.upper() != "INBOX":
+        store.create(account, name)
+        account.subscribed.add(name)
+    return account.folder(name)
+
+
+def _check_paths(given: argparse.Namespace) -> None:
+    """Refuse what would fail later, half-way up."""
+    for name in ("ready_file", "ca_file"):
+        path = getattr(given, name)
+        if path in {None, "-"}:
+            continue
+        folder = Path(path).absolute().parent
+        if not os.access(folder, os.W_OK | os.X_OK) or Path(path).is_dir():
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(
+                f"{option} {path}: no file can be made there; allowed: a path in a folder that can be written"
+            )
+
+
+async def _serve_until_told(given: argparse.Namespace) -> int:
+    from fakemail.serving import Fakes
+
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    factories: dict[str, Factory] = {
-        "smtp": functools.partial(SmtpConnection, Handler(store, ledger, plan, connections), loop),
-        "imap": functools.partial(ImapConnection, store, ledger, plan, connections),
-    }
-    async with contextlib.AsyncExitStack() as opened:
-        facts = await _open(arguments, factories, application(store, ledger, plan), opened)
-        _announce(facts, arguments.ready_file)
+    if given.stop_with_stdin:
+        _watch_stdin(loop, stop)
+    async with Fakes(_options(given)) as fakes:
+        _announce(fakes, given)
         await stop.wait()
-        for transport in tuple(connections):
-            transport.abort()
     return 0
 
 
-async def _open(
-    arguments: argparse.Namespace,
-    factories: dict[str, Factory],
-    control: web.Application,
-    opened: contextlib.AsyncExitStack,
-) -> dict[str, Any]:
-    """Listen on all five ports; ``opened`` closes what was opened, also if a later port is taken."""
-    host, tls = arguments.host, _tls(arguments.host)
-    facts: dict[str, Any] = {"pid": os.getpid()}
-    for name, factory in factories.items():
-        for port_name, context in ((name, None), (f"{name}s", tls)):
-            start = functools.partial(_listen, factory, host, context)
-            server = await _bind(port_name, host, getattr(arguments, f"{port_name}_port"), start)
-            opened.callback(server.close)
-            facts[port_name] = {"host": host, "port": server.sockets[0].getsockname()[1]}
-    runner = web.AppRunner(control, access_log=None)
-    await runner.setup()
-    opened.push_async_callback(runner.cleanup)
-    port = await _bind("control", host, arguments.control_port, functools.partial(_site, runner, host))
-    return facts | {"control": f"http://{host}:{port}"}
+def _watch_stdin(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    """Stop when nobody holds the other end any more: a parent that was killed can't say goodbye."""
 
+    def read() -> None:
+        if not os.read(0, 65_536):
+            loop.remove_reader(0)
+            stop.set()
 
-def _check(arguments: argparse.Namespace) -> None:
-    """Refuse what would fail later, half-way up."""
-    for name in PORTS:
-        port = getattr(arguments, f"{name}_port")
-        if not 0 <= port <= 65_535:  # noqa: PLR2004  # a port has 16 bits
-            raise ConfigError(f"--{name}-port {port}: allowed: 0 to 65535, 0 means a free one")
-    path = arguments.ready_file
-    if path is not None and not os.access(path.absolute().parent, os.W_OK):
-        raise ConfigError(f"--ready-file {path}: no file can be made there")
-
-
-async def _bind(name: str, host: str, port: int, start: Any) -> Any:
     try:
-        return await start(port)
+        loop.add_reader(0, read)
     except OSError as err:
-        # A name that is not found has an errno of its own numbering.
-        named = isinstance(err, socket.gaierror)
-        text = err.strerror if named or not err.errno else os.strerror(err.errno)
-        wish = "choose another --host" if named else f"choose another --{name}-port, or 0"
-        raise ConfigError(f"{host}:{port} can't be bound ({text}); {wish}") from err
+        # A file or /dev/null is always readable, and so never waited for.
+        problem = "standard input can't be waited for"
+        raise UsageError(f"--stop-with-stdin: {problem} ({err.strerror}); allowed: a pipe or a terminal") from err
 
 
-async def _listen(factory: Factory, host: str, context: ssl.SSLContext | None, port: int) -> asyncio.Server:
-    return await asyncio.get_running_loop().create_server(factory, host, port, ssl=context, backlog=512)
+def _announce(fakes: Fakes, given: argparse.Namespace) -> None:
+    from fakemail.serving import base_url
+
+    facts = fakes.facts()
+    if given.ca_file is not None:
+        _write(given.ca_file, fakes.certificates.ca_pem)
+        facts["ca_file"] = str(given.ca_file.absolute())
+    if not given.quiet and given.ready_file != "-":
+        for name, (host, port) in fakes.servers.items():
+            scheme = "http" if name == "control" else name
+            print(f"{name:8} {base_url(host, port, scheme=scheme)}", flush=True)
+    if given.ready_file == "-":
+        print(json.dumps(facts), flush=True)
+    elif given.ready_file is not None:
+        _write(Path(given.ready_file), json.dumps(facts).encode())
 
 
-async def _site(runner: web.AppRunner, host: str, port: int) -> int:
-    await web.TCPSite(runner, host, port).start()
-    return int(runner.addresses[0][1])
-
-
-def _tls(host: str) -> ssl.SSLContext:
-    """A certificate of our own for this process."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    trustme.CA().issue_cert(host, "localhost").configure_cert(context)
-    return context
-
-
-def _announce(facts: dict[str, Any], path: Path | None) -> None:
-    for name in PORTS:
-        where = facts[name] if name == "control" else f"{facts[name]['host']}:{facts[name]['port']}"
-        print(f"{name:8} {where}", flush=True)
-    if path is None:
-        return
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(facts, file)
-    Path(temporary).replace(path)
-
-
-def _configure(path: Path, store: MailStore, plan: Plan) -> None:
+def _write(path: Path, content: bytes) -> None:
+    """The whole file at once: who waits for it never reads half of it."""
     try:
-        text = path.read_text(encoding="utf-8")
-        config = tomllib.loads(text)
+        descriptor, temporary = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        # mkstemp lets nobody else read; what is written here is no secret.
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
     except OSError as err:
-        raise ConfigError(f"{path}: {err.strerror}") from err
-    except UnicodeDecodeError as err:
-        raise ConfigError(f"{path}: {err}") from err
-    except tomllib.TOMLDecodeError as err:
-        line = re.search(r"line (\d+)", str(err))
-        raise ConfigError(f"{path}:{line[1] if line else len(text.splitlines())}: {err}") from err
-    try:
-        _apply(config, store, plan)
-    except FaultError as err:
-        raise ConfigError(f"{path}:{_line(text, err.where)}: {err}") from err
+        raise UsageError(f"{path}: can't be written ({err.strerror})") from err
 
 
-def _apply(config: dict[str, Any], store: MailStore, plan: Plan) -> None:
-    for name, value in config.items():
-        if name not in {"user", "fault"} or not isinstance(value, list):
-            raise FaultError(where=name, problem="not known", allowed="[[user]], [[fault]]")
-    for number, user in enumerate(config.get("user", [])):
-        _add_user(f"user[{number}]", user, store)
-    plan.replace(parse_faults(config.get("fault", []), where="fault"))
+# -- small commands
 
 
-def _add_user(where: str, user: Any, store: MailStore) -> None:
-    if not isinstance(user, dict) or not {"address", "password"} <= user.keys() <= {"address", "password", "seed"}:
-        raise FaultError(
-            where=where, problem="not these keys", allowed="address and password (text), seed (messages in INBOX)"
-        )
-    count = user.get("seed", 0)
-    if not isinstance(count, int) or isinstance(count, bool):
-        raise FaultError(where=f"{where}.seed", problem=f"{count!r} given", allowed="a whole number")
-    try:
-        account = store.add_user(str(user["address"]), str(user["password"]))
-    except MailboxError as err:
-        raise FaultError(where=f"{where}.address", problem=str(err), allowed="ann@example.com") from err
-    try:
-        store.seed_folder(account.folder("INBOX"), count=count, seed=None, profile="small")
-    except MailboxError as err:
-        raise FaultError(where=f"{where}.seed", problem=str(err), allowed="a whole number") from err
+def _command(name: str, about: str) -> _Parser:
+    made = _Parser(prog=f"fakemail {name}", description=about, allow_abbrev=False)
+    # A reader such as head that has seen enough ends the writer quietly, as it ends cat.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    return made
 
 
-def _line(text: str, where: str) -> int:
-    """The line of ``fault[1].when.first`` in the file: of the key if it is found, else of its table, else 1."""
-    named = re.match(r"(\w+)(?:\[(\d+)\])?(?:\.(\w+))?", where)
-    table, index, key = named.groups("") if named else ("", "", "")
-    heads = [at for at, name in _heads(text) if name == table]
-    if not heads:
-        plain = (n for n, line in enumerate(text.splitlines(), 1) if re.match(rf"\s*\[*{table}\b", line))
-        return next(plain, 1)
-    first = heads[min(int(index or 0), len(heads) - 1)]
-    last = next((at for at, _ in _heads(text) if at > first), len(text.splitlines()) + 1)
-    for number, line in enumerate(text.splitlines()[first : last - 1], first + 1):
-        if key and re.match(rf"\s*{key}\s*=", line):
-            return number
-    return first
+def _url_option(made: _Parser) -> None:
+    made.add_argument(
+        "--url", default=f"http://127.0.0.1:{PORTS['control']}", help="of the control (default: %(default)s)"
+    )
 
 
-def _heads(text: str) -> Iterator[tuple[int, str]]:
-    """(line, name) of each ``[[name]]``."""
-    for number, line in enumerate(text.splitlines(), 1):
-        if head := re.match(r"\s*\[\[(\w+)\]\]", line):
-            yield number, head[1]
+def _faults(words: Sequence[str]) -> int:
+    made = _command("faults", "Print the catalogue of faults as Markdown; with --preset the faults of one as JSON.")
+    made.add_argument("--preset", metavar="NAME")
+    given = made.parse_args(words)
+    from fakemail.faults import preset
+    from fakemail.faults.table import markdown
+
+    if given.preset is None:
+        print(markdown(), end="")
+    else:
+        print(json.dumps([fault.as_dict() for fault in preset(given.preset, where="--preset")], indent=2))
+    return 0
+
+
+def _check(words: Sequence[str]) -> int:
+    made = _command("check", "Say what a configuration file brings, or what is wrong with it and where.")
+    made.add_argument("file", type=Path, metavar="F.toml")
+    given = made.parse_args(words)
+    from fakemail.config import load
+
+    print(f"{given.file}: {load(given.file)}")
+    return 0
+
+
+def _message(words: Sequence[str]) -> int:
+    made = _command("message", "Print a synthesised message: the same bytes on every machine.")
+    made.add_argument("--seed", type=int, default=1, help="default: %(default)s")
+    made.add_argument("--address", default="ann@example.com", help="whose it is (default: %(default)s)")
+    made.add_argument("--folder", default="INBOX", help="default: %(default)s")
+    made.add_argument("--uid", type=int, default=1, help="default: %(default)s")
+    made.add_argument("--profile", default="small", help="default: %(default)s")
+    given = made.parse_args(words)
+    from fakemail.synthesis import PROFILES, synthesise
+
+    if given.profile not in PROFILES:
+        raise UsageError(f"--profile: {given.profile!r} given; allowed: {', '.join(PROFILES)}")
+    if given.uid < 1:
+        raise UsageError(f"--uid: {given.uid} given; allowed: a whole number from 1 up")
+    raw = synthesise(seed=given.seed, address=given.address, folder=given.folder, uid=given.uid, profile=given.profile)
+    sys.stdout.buffer.write(raw)
+    sys.stdout.buffer.flush()
+    return 0
+
+
+def _ledger(words: Sequence[str]) -> int:
+    made = _command("ledger", "Print what happened in a running fakemail, oldest first.")
+    _url_option(made)
+    for name in ("kind", "protocol", "user"):
+        made.add_argument(f"--{name}", help="only such entries")
+    made.add_argument("--connection", type=int, help="only this connection's entries")
+    made.add_argument("--after", type=int, default=0, metavar="SEQ", help="only entries behind this one")
+    made.add_argument("--json", action="store_true", help="JSON, an entry a line")
+    made.add_argument("--follow", action="store_true", help="go on until ctrl-C")
+    given = made.parse_args(words)
+    from fakemail.client import FakeMail, describe
+
+    filters = {name: getattr(given, name) for name in ("kind", "protocol", "user", "connection")}
+    fakes, after = FakeMail(given.url), given.after
+    while True:
+        for entry in fakes.ledger(after, **filters):
+            print(json.dumps(entry) if given.json else describe(entry), flush=given.follow)
+            after = entry["seq"]
+        if not given.follow:
+            return 0
+        fakes.news(after=after, **filters)
+
+
+def _seed(words: Sequence[str]) -> int:
+    made = _command("seed", "Put synthesised mail into a running fakemail.")
+    _url_option(made)
+    made.add_argument("address")
+    made.add_argument("count", type=int)
+    made.add_argument("--password", help="make the user with this password, or set it")
+    made.add_argument("--folder", default="INBOX", help="default: %(default)s")
+    made.add_argument("--seed", type=int, default=1, help="default: %(default)s")
+    made.add_argument("--profile", default="small", help="default: %(default)s")
+    given = made.parse_args(words)
+    from fakemail.client import FakeMail
+
+    fakes = FakeMail(given.url)
+    if given.password is not None:
+        fakes.add_user(given.address, given.password)
+    facts = {"folder": given.folder, "seed": given.seed, "profile": given.profile}
+    answer = fakes.seed(given.address, count=given.count, digests=False, **facts)
+    print(f"{given.address} {given.folder}: {answer['count']} messages, UIDs {answer['first']} to {answer['last']}")
+    return 0
+
+
+_COMMANDS: Final[dict[str, Callable[[Sequence[str]], int]]] = {
+    "faults": _faults,
+    "check": _check,
+    "ledger": _ledger,
+    "seed": _seed,
+    "message": _message,
+}
 
 
 if __name__ == "__main__":

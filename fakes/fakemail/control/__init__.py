@@ -1,0 +1,5 @@
+"""HTTP control of the fakes: users, mail, faults, the ledger, connections, reset. Never for a network.
+
+shared < requests < mail < timelines faults ledger server < application; shared alone does without aiohttp.
+Called by: serving (shared, application).
+"""
