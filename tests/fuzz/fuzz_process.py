@@ -54,6 +54,10 @@ class Server:
     def descriptors(self) -> int:
         return psutil.Process(self.process.pid).num_fds()
 
+    def ledger_seq(self) -> int:
+        """Of the last entry."""
+        return int(self.control.health()["ledger_seq"])
+
     def resident_bytes(self) -> int:
         return int(psutil.Process(self.process.pid).memory_info().rss)
 
