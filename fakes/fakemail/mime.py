@@ -5,15 +5,17 @@ Never raises for bad mail: what can't be understood is text/plain. Pure. Called 
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from typing import Final
 
 #: Deeper nesting than any honest mail's; below it a part is taken as plain text.
 _DEPTH_MAX: Final = 20
-_HEADER_END: Final = re.compile(rb"\r?\n\r?\n")
-_FIELD: Final = re.compile(rb"([!-9;-~]+)[ \t]*:(.*)", re.DOTALL)
+#: A name, a colon and all that is folded behind it.
+_FIELD: Final = re.compile(rb"(?m)^([!-9;-~]+)[ \t]*:[^\n]*(?:\n[ \t][^\n]*)*\n?")
 _FOLDING: Final = re.compile(rb"\r?\n")
+_LF: Final = ord("\n")
 _PARAMETER: Final = re.compile(r';\s*([^\s=;]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^\s;]*)')
 
 
@@ -30,29 +32,38 @@ class Part:
     #: Of a multipart; else empty.
     parts: tuple[Part, ...]
 
+    @functools.cached_property
+    def _first(self) -> dict[str, bytes]:
+        return first_fields(self.header)
+
     def field(self, name: str) -> str | None:
         """The first field of this name, unfolded; None if there is none."""
-        return field_value(self.header, name)
+        raw = self._first.get(name)
+        return None if raw is None else unfolded(raw)
 
 
 def header_block(raw: bytes) -> bytes:
     """The header with its empty line: all of it if no empty line comes."""
     if raw.startswith((b"\r\n", b"\n")):
         return raw[: raw.index(b"\n") + 1]
-    end = _HEADER_END.search(raw)
-    return raw[: end.end()] if end else raw
+    end = raw.find(b"\n\r\n")
+    bare = raw.find(b"\n\n", 0, end + 1 if end >= 0 else None)
+    if bare >= 0:
+        return raw[: bare + 2]
+    return raw[: end + 3] if end >= 0 else raw
 
 
 def header_fields(header: bytes) -> list[tuple[str, bytes]]:
     """(name in lower case, the very bytes with folding and line end), in order."""
-    fields: list[tuple[str, bytes]] = []
-    for line in header.splitlines(keepends=True):
-        if line[:1] in b" \t" and fields:
-            name, raw = fields.pop()
-            fields.append((name, raw + line))
-        elif match := _FIELD.match(line):
-            fields.append((match[1].decode("ascii").lower(), line))
-    return fields
+    return [(match[1].decode("ascii").lower(), match[0]) for match in _FIELD.finditer(header)]
+
+
+def first_fields(header: bytes) -> dict[str, bytes]:
+    """The first field of each name (lower case), as it stands there."""
+    found: dict[str, bytes] = {}
+    for name, raw in header_fields(header):
+        found.setdefault(name, raw)
+    return found
 
 
 def unfolded(raw: bytes) -> str:
@@ -86,7 +97,8 @@ def parse_mime(raw: bytes, *, depth: int = 0, default: tuple[str, str] = ("text"
     """
     header = header_block(raw)
     body = raw[len(header) :]
-    main, parameters = parse_parameters(field_value(header, "content-type") or "")
+    fields = first_fields(header)
+    main, parameters = parse_parameters(unfolded(fields.get("content-type", b"")))
     kind, slash, subtype = main.partition("/")
     if not (kind and slash and subtype) or depth > _DEPTH_MAX:
         kind, subtype = ("text", "plain") if main or depth > _DEPTH_MAX else default
@@ -101,16 +113,23 @@ def parse_mime(raw: bytes, *, depth: int = 0, default: tuple[str, str] = ("text"
 
 def _split(body: bytes, boundary: str) -> list[bytes]:
     """The parts between the delimiters; a delimiter owns the line break before it (RFC 2046 section 5.1.1)."""
-    mark = re.escape(boundary.encode("latin-1", errors="replace"))
-    pattern = re.compile(rb"(?:\A|\r?\n)--" + mark + rb"(--)?[ \t]*(?=\r?\n|\Z)")
-    parts, start = [], None
-    for match in pattern.finditer(body):
-        if start is not None:
-            parts.append(body[start : match.start()])
-        if match[1]:
-            return parts
-        start = body.find(b"\n", match.end()) + 1 or len(body)
-    return parts if start is None else [*parts, body[start:]]
+    mark = b"--" + boundary.encode("latin-1", errors="replace")
+    parts: list[bytes] = []
+    start, at = -1, body.find(mark)
+    while at >= 0:
+        end = at + len(mark)
+        last = body.startswith(b"--", end)
+        line_end = body.find(b"\n", end)
+        rest = body[end + 2 * last : line_end if line_end >= 0 else len(body)]
+        # Only a whole line is a delimiter; white space may follow it.
+        if (at == 0 or body[at - 1] == _LF) and not rest.strip(b" \t\r"):
+            if start >= 0:
+                parts.append(body[start : max(start, at - 2 if body.startswith(b"\r\n", at - 2) else at - 1)])
+            if last:
+                return parts
+            start = end = line_end + 1 or len(body)
+        at = body.find(mark, end)
+    return parts if start < 0 else [*parts, body[start:]]
 
 
 def _unquoted(text: str) -> str:

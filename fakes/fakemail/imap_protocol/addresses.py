@@ -14,6 +14,9 @@ from typing import Final
 NO_DOMAIN: Final = "MISSING_DOMAIN"
 NO_MAILBOX: Final = "MISSING_MAILBOX"
 _PIECE: Final = re.compile(r'\s+|"(?:[^"\\]|\\.)*"?|\(|[<>@,:;]|\[[^\]]*\]?|[^\s"(<>@,:;\[]+', re.DOTALL)
+#: ``Ann B <ann@example.com>`` or ``ann@example.com``, which is what most fields are.
+_WORD: Final = r'[^\s"(),:;<>@\[\]\\]+'
+_ORDINARY: Final = re.compile(rf"((?:{_WORD} +)*{_WORD})? *<({_WORD})@({_WORD})>|({_WORD})@({_WORD})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +31,10 @@ class Address:
 
 def parse_addresses(value: str) -> list[Address]:
     """The addresses of an unfolded field, groups marked as ENVELOPE marks them."""
+    if match := _ORDINARY.fullmatch(value):
+        name, *ends = match.groups()
+        mailbox, host = ends[:2] if ends[0] is not None else ends[2:]
+        return [Address(name=name and " ".join(name.split()), mailbox=mailbox, host=host)]
     return _Parser(value).run()
 
 

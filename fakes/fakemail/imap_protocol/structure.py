@@ -11,7 +11,7 @@ from typing import Final
 
 from fakemail.imap_protocol.addresses import parse_addresses
 from fakemail.imap_protocol.syntax import quoted
-from fakemail.mime import Part, field_value, header_fields, parse_parameters
+from fakemail.mime import Part, first_fields, header_fields, parse_parameters, unfolded
 
 _NOTHING: Final = Part(header=b"", body=b"", content_type=("text", "plain"), parameters=(), parts=())
 
@@ -22,8 +22,11 @@ _NOTHING: Final = Part(header=b"", body=b"", content_type=("text", "plain"), par
 def envelope(header: bytes) -> bytes:
     """RFC 3501 section 7.4.2: sender and reply-to fall back to from."""
 
+    fields = first_fields(header)
+
     def value(name: str) -> str | None:
-        return field_value(header, name)
+        raw = fields.get(name)
+        return None if raw is None else unfolded(raw)
 
     sender = _addresses(value("from"))
     rows = [
