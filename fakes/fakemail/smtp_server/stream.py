@@ -124,8 +124,10 @@ class Stream(SMTP, asyncio.BufferedProtocol):  # type: ignore[misc]  # aiosmtpd 
         self._heard_at = self.loop.time()
         self.reader.feed(data)
         if self.pace_bytes_per_s:
+            # At this pace they arrive only later, and the next ones after that.
             self.hold("pace")
-            self._set_timer("pace", len(data) / self.pace_bytes_per_s, lambda: self.release("pace"))
+            self._set_timer("pace", len(data) / self.pace_bytes_per_s, self._arrive)
+            return
         # TLS may deliver more while it is being closed from within.
         if not self._running and not self._run() and self.transport is not None:
             # A reply would have carried the acknowledgement.
@@ -238,6 +240,10 @@ class Stream(SMTP, asyncio.BufferedProtocol):  # type: ignore[misc]  # aiosmtpd 
         except Exception as err:  # noqa: BLE001  # whatever it is, the client shall not wait for it
             self._work = None
             self.failed(err)
+
+    def _arrive(self) -> None:
+        self.release("pace")
+        self._run()
 
     def _resume(self) -> None:
         self._drive(None)
