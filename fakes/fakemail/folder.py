@@ -18,7 +18,7 @@ from typing import Final, Protocol
 
 from fakemail.mime import header_block
 from fakemail.synthesis import Source, name_hash
-from fakemail.uids import NONE, UID_MAX, UidSet
+from fakemail.uids import NONE, UID_MAX, UidSet, batches
 
 #: System flags in the spelling of RFC 3501 section 2.3.2, by their lower case.
 SYSTEM_FLAGS: Final = {
@@ -125,6 +125,8 @@ class Folder:
         self.watchers: set[Watcher] = set()
         #: How far its timeline has come.
         self.step = 0
+        #: Added to a UID it names the seeded mail that comes next: after a renumbering no message comes twice.
+        self.drift = 0
         self._segments: list[_Segment] = []
         self._starts: list[int] = []
         self._own: dict[int, Stored] = {}
@@ -204,10 +206,16 @@ class Folder:
     def set_flags(self, uid: int, flags: Iterable[str]) -> bool:
         """Replace the flags of a message; says whether they changed."""
         wanted = frozenset(self.spelling(flag) for flag in flags)
-        if uid not in self.uids or self.flags(uid) == wanted:
+        if self.flags(uid) == wanted:
+            return False
+        here = uid in self.uids
+        if not here and not any(uid in each for each in self._ghosts):
             return False
         self._learn(wanted)
         self._flags[uid] = wanted
+        if not here:
+            # Who is still shown an expunged message sees what is done to it; nobody else ever hears of it.
+            return False
         self._changed(uid)
         self._wake()
         return True
@@ -242,16 +250,15 @@ class Folder:
         ``gaps`` leaves up to so many UIDs out between runs of a few, as in a folder that was tidied up;
         ``recent`` mail has just arrived, other mail was there before.
         """
-        source = _source(seed, self.address, self.name, profile)
-        first = self.uidnext
+        source = _shifted(_source(seed, self.address, self.name, profile), self.drift)
+        first, few = self.uidnext, count <= _SINGLE_MAX
         ranges = _with_gaps(first, count, gaps, seed, self.name) if gaps else [(first, first + count - 1)]
         uids = UidSet.of(ranges)
         self.highestmodseq += 1
-        self._append_segment(first, uids.largest, source)
-        if recent or count <= _SINGLE_MAX:
-            # What is new shows as a change of its own, so that an incremental sync sees it one by one.
-            for uid in uids if count <= _SINGLE_MAX else ():
-                self._modseqs[uid] = self.highestmodseq
+        self._append_segment(first, uids.largest, source, few=few)
+        # What is new shows as a change of its own, so that an incremental sync sees it one by one.
+        for uid in uids if few else ():
+            self._modseqs[uid] = self.highestmodseq
         if recent:
             self._flags.update(dict.fromkeys(uids, NO_FLAGS))
         elif self.recent_from == first:
@@ -262,46 +269,46 @@ class Folder:
         self._wake()
         return uids
 
-    def take(self, other: Folder, low: int, high: int) -> int:
-        """Copy messages, all of which exist, with flags and dates; answers the first of their UIDs here.
+    def take(self, other: Folder, uids: UidSet) -> UidSet:
+        """Copy messages, with flags and dates, in the order of their UIDs; answers the UIDs that they get here.
 
         Synthesised mail stays a function, so a copy of a million messages takes no memory either.
         """
-        first, offset = self.uidnext, low - self.uidnext
+        first, few = self.uidnext, len(uids) <= _SINGLE_MAX
+        if not uids:
+            return NONE
         self.highestmodseq += 1
+        for low, high in uids.ranges():
+            self._take_range(other, low, high, few=few)
+        new = UidSet.of([(first, self.uidnext - 1)])
+        self._learn({flag for uid in new for flag in self.flags(uid)} if few else other.keywords.values())
+        # Mail from outside has no segment to say when it came; few messages are told one by one, as in ``seed``.
+        for uid in new if few else [uid for uid in self._own if uid >= first]:
+            self._modseqs[uid] = self.highestmodseq
+        self.uids = self.uids.with_range(first, self.uidnext - 1)
+        self._wake()
+        return new
+
+    def _take_range(self, other: Folder, low: int, high: int, *, few: bool) -> None:
+        offset = low - self.uidnext
+        block = range(low, high + 1)
+        for uid in _fewer(block, other._flags):
+            self._flags[uid - offset] = frozenset(self.spelling(flag) for flag in other._flags[uid])
         while low <= high:
             segment = other._segment(low)
             end = low if segment is None else min(high, segment.last)
             if segment is None:
                 self._own[low - offset] = other._own[low]
             else:
-                self._append_segment(low - offset, end - offset, _shifted(segment.source, offset))
+                self._append_segment(low - offset, end - offset, _shifted(segment.source, offset), few=few)
             low = end + 1
         self.uidnext = high - offset + 1
-        self.uids = self.uids.with_range(first, high - offset)
-        self._take_flags(other, first, offset)
-        self._wake()
-        return first
 
-    def _take_flags(self, other: Folder, first: int, offset: int) -> None:
-        block = range(first, self.uidnext)
-        changed = [uid for uid in block if uid + offset in other._flags] if len(block) < len(other._flags) else [
-            uid - offset for uid in other._flags if uid - offset in block
-        ]
-        for uid in changed:
-            self._flags[uid] = frozenset(self.spelling(flag) for flag in other._flags[uid + offset])
-            self._learn(self._flags[uid])
-        single = len(block) <= _SINGLE_MAX
-        self._learn(self._flags_of(block) if single else other.keywords.values())
-        for uid in block if single else [uid for uid in block if uid in self._own]:
-            self._modseqs[uid] = self.highestmodseq
-
-    def _flags_of(self, block: Iterable[int]) -> set[str]:
-        return {flag for uid in block for flag in self.flags(uid)}
-
-    def _append_segment(self, first: int, last: int, source: Source | Shifted) -> None:
+    def _append_segment(self, first: int, last: int, source: Source | Shifted, *, few: bool) -> None:
+        """``few`` messages are told one by one when they came, so an older segment may take them in."""
         latest = self._segments[-1] if self._segments else None
-        if latest is not None and latest.source is source and latest.last + 1 == first and last - first < _SINGLE_MAX:
+        joined = latest is not None and latest.last + 1 == first and latest.source == source
+        if latest is not None and joined and (few or latest.modseq == self.highestmodseq):
             latest.last = last
             return
         self._segments.append(_Segment(first=first, last=last, source=source, modseq=self.highestmodseq))
@@ -353,13 +360,16 @@ class Folder:
         if modseq >= self.highestmodseq:
             return NONE
         late = []
+        # Both are in the order of change.
         for uid in reversed(self._modseqs):
             if self._modseqs[uid] <= modseq:
                 break
             late.append((uid, uid))
-        ranges = [(each.first, each.last) for each in self._segments if each.modseq > modseq]
-        # A range that came late may hold messages that were told apart since: those count by their own number.
-        return UidSet.of([*late, *ranges]) & self.uids
+        for segment in reversed(self._segments):
+            if segment.modseq <= modseq:
+                break
+            late.append((segment.first, segment.last))
+        return UidSet.of(late) & self.uids
 
     def vanished_since(self, modseq: int) -> UidSet:
         """What was expunged after this mod-sequence."""
@@ -367,9 +377,15 @@ class Folder:
         return UidSet.of(pair for _, gone in self._expunged[start:] for pair in gone.ranges())
 
 
+def _fewer(block: range, held: dict[int, frozenset[str]]) -> list[int]:
+    """The keys within a block, found by way of whichever is shorter."""
+    return [uid for uid in block if uid in held] if len(block) < len(held) else [uid for uid in held if uid in block]
+
+
 def _shifted(source: Source | Shifted, offset: int) -> Source | Shifted:
     if isinstance(source, Shifted):
-        source, offset = source.base, source.offset + offset
+        offset += source.offset
+        source = source.base
     return Shifted(source, offset) if offset else source
 
 
@@ -390,18 +406,11 @@ def _with_gaps(first: int, count: int, gaps: int, seed: int, name: str) -> Itera
 
 def unseen(folder: Folder) -> Iterator[int]:
     r"""How many messages lack \Seen, in parts: whoever adds them up may do something else in between."""
-    for low, high in pieces(folder.uids):
-        yield sum(SEEN not in flags for flags in folder.flags_block(low, high))
+    for batch in batches(folder.uids):
+        yield sum(SEEN not in flags for low, high in batch for flags in folder.flags_block(low, high))
 
 
 def sizes(folder: Folder) -> Iterator[int]:
     """The sizes of all messages in bytes (RFC 8438), in parts as above."""
-    for low, high in pieces(folder.uids):
-        yield sum(map(folder.size, range(low, high + 1)))
-
-
-def pieces(uids: UidSet, *, length: int = 4096) -> Iterator[tuple[int, int]]:
-    """The intervals of a set, none longer than ``length``."""
-    for low, high in uids.ranges():
-        for start in range(low, high + 1, length):
-            yield start, min(start + length - 1, high)
+    for batch in batches(folder.uids):
+        yield sum(sum(map(folder.size, range(low, high + 1))) for low, high in batch)

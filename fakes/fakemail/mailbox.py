@@ -207,7 +207,7 @@ class MailStore:
         if new in account.folders or new in account.placeholders:
             raise ConflictError(f"folder {new!r} exists")
         if new.startswith(f"{old}/") and old != "INBOX":
-            raise ConflictError(f"{new!r} is below {old!r}")
+            raise MailboxError(f"{new!r} is below {old!r}")
         if old == "INBOX":
             self._move_inbox(account, new)
             return
@@ -220,8 +220,7 @@ class MailStore:
 
     def _move_inbox(self, account: Account, new: str) -> None:
         inbox, target = account.folder("INBOX"), self.create(account, new)
-        for low, high in inbox.uids.ranges():
-            target.take(inbox, low, high)
+        target.take(inbox, inbox.uids)
         inbox.expunge(inbox.uids)
 
     def reset_uidvalidity(self, account: Account, name: str) -> Folder:
@@ -229,9 +228,9 @@ class MailStore:
         before = account.folder(name)
         after = Folder(address=account.address, name=before.name, uidvalidity=self._next_uidvalidity(account))
         account.folders[before.name] = after
-        for low, high in before.uids.ranges():
-            after.take(before, low, high)
+        after.take(before, before.uids)
         after.step, after.recent_from = before.step, after.uidnext
+        after.drift = before.drift + before.uidnext - after.uidnext
         before.close("the folder's UIDs were renumbered")
         return after
 

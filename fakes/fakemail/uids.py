@@ -2,7 +2,7 @@
 
 Owns: set algebra, positions, the text form of a sequence set. Never changes a set: every operation makes a new one, so
 that a session can keep what it was told while the folder moves on. Pure.
-Called by: mailbox (what a folder holds), imap_protocol (what a session sees, what a command names).
+Called by: folder (what it holds), imap_protocol (what a session sees, what a command names).
 """
 
 from __future__ import annotations
@@ -181,3 +181,24 @@ class UidSet:
 
 
 NONE: Final = UidSet(array("I"), array("I"))
+
+
+def batches(uids: UidSet, *, length: int = 4096) -> Iterator[list[Range]]:
+    """The intervals of a set in groups that hold about ``length`` numbers each: work that is worth a pause."""
+    batch: list[Range] = []
+    count = 0
+    for low, high in pieces(uids, length=length):
+        batch.append((low, high))
+        count += high - low + 1
+        if count >= length:
+            yield batch
+            batch, count = [], 0
+    if batch:
+        yield batch
+
+
+def pieces(uids: UidSet, *, length: int = 4096) -> Iterator[Range]:
+    """The intervals of a set, none longer than ``length``."""
+    for low, high in uids.ranges():
+        for start in range(low, high + 1, length):
+            yield start, min(start + length - 1, high)

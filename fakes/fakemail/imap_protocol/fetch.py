@@ -16,7 +16,7 @@ from functools import partial
 from typing import Final
 
 from fakemail.faults.garble import GARBLES
-from fakemail.folder import SEEN, pieces
+from fakemail.folder import SEEN
 from fakemail.imap_protocol.condstore import switch_on
 from fakemail.imap_protocol.context import Answer, Context, Ok, Request
 from fakemail.imap_protocol.events import Close, Delay, Event, Stall
@@ -25,7 +25,7 @@ from fakemail.imap_protocol.structure import FIELD_NAME, envelope, find_part, so
 from fakemail.imap_protocol.syntax import Cursor, SyntaxFault, astring, uid_set
 from fakemail.imap_protocol.view import View, flag_list
 from fakemail.mime import Part
-from fakemail.uids import UID_MAX, UidSet
+from fakemail.uids import UID_MAX, UidSet, pieces
 
 #: The first chunk is small, so that the first row comes at once; each further one is twice as large, up to the last.
 CHUNK_BYTES_FIRST: Final = 4096

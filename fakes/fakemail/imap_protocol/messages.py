@@ -6,7 +6,6 @@ Called by: table.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Final
@@ -239,12 +238,5 @@ def _copied(context: Context, chosen: UidSet, target: Folder) -> str:
     """Copy, and name what became of what; the copies get UIDs in the order of the originals."""
     if not chosen:
         return ""
-    new = list(_take(context.here.folder, chosen, target))
-    made = UidSet.of(new)
+    made = target.take(context.here.folder, chosen)
     return f"COPYUID {target.uidvalidity} {chosen} {made}" if context.has("UIDPLUS") else ""
-
-
-def _take(source: Folder, chosen: UidSet, target: Folder) -> Iterator[tuple[int, int]]:
-    for low, high in list(chosen.ranges()):
-        first = target.take(source, low, high)
-        yield first, first + high - low

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from fakemail.folder import SEEN, Folder, pieces
+from fakemail.folder import SEEN, Folder
 from fakemail.imap_protocol.condstore import switch_on
 from fakemail.imap_protocol.context import SELECTED, Answer, Context, Ok, Request, codes, mailbox_name
 from fakemail.imap_protocol.events import Close, Line
@@ -16,7 +16,7 @@ from fakemail.imap_protocol.fetch import MODSEQ_MAX
 from fakemail.imap_protocol.syntax import Cursor, SyntaxFault, uid_set
 from fakemail.imap_protocol.view import View
 from fakemail.mailbox import DELETED
-from fakemail.uids import UidSet
+from fakemail.uids import UidSet, pieces
 
 
 @dataclass(frozen=True, kw_only=True)
