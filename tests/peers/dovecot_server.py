@@ -9,44 +9,22 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import grp
 import hashlib
 import hmac
 import json
-import os
-import pwd
 import secrets
-import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import trustme
 from imap_peer import ImapPeer
-from processes import HOST, free_ports, listens, running
+from processes import HOST, Identity, free_ports, listens, normal_user, running, short_folder
 
 PACKAGE = "dovecot-imapd"
 #: Dovecot 2.4 has another configuration language.
 SERIES = "2.3"
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Identity:
-    """Whose Dovecot it is."""
-
-    uid: int
-    gid: int
-
-    @property
-    def user(self) -> str:
-        return pwd.getpwuid(self.uid).pw_name
-
-    @property
-    def group(self) -> str:
-        return grp.getgrgid(self.gid).gr_name
 
 
 def version(program: str) -> str:
@@ -58,17 +36,14 @@ def version(program: str) -> str:
 @contextlib.contextmanager
 def dovecot(program: str) -> Iterator[ImapPeer]:
     """Dovecot from the moment it serves until it, its children and its folder are gone."""
-    # Not pytest's folder: a socket's path has about a hundred characters, and nobody may not enter root's.
-    folder = Path(tempfile.mkdtemp(prefix="dove"))
-    try:
-        identity = _identity()
-        imap, imaps = free_ports(2)
-        key = secrets.token_bytes(32)
-        _lay_out(folder, identity, key)
+    identity, key = normal_user(), secrets.token_bytes(32)
+    imap, imaps = free_ports(2)
+    with short_folder("dove") as folder:
+        _lay_out(folder, key)
         (folder / "dovecot.conf").write_text(_configuration(folder, identity, imap, imaps))
-        user = (identity.uid, identity.gid) if os.geteuid() == 0 else None
+        identity.own(folder)
         argv = [program, "-F", "-c", str(folder / "dovecot.conf")]
-        with running(argv, log=folder / "dovecot.log", ready=lambda: listens(imaps), user=user):
+        with running(argv, log=folder / "dovecot.log", ready=lambda: listens(imaps), identity=identity):
             yield ImapPeer(
                 name="dovecot",
                 version=version(program),
@@ -78,19 +53,10 @@ def dovecot(program: str) -> Iterator[ImapPeer]:
                 add_user=lambda address, password: _add_user(folder / "users", address, password),
                 token=lambda address, _password: _web_token(key, address),
             )
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _identity() -> _Identity:
-    if os.geteuid() != 0:
-        return _Identity(uid=os.getuid(), gid=os.getgid())
-    nobody = pwd.getpwnam("nobody")
-    return _Identity(uid=nobody.pw_uid, gid=nobody.pw_gid)
-
-
-def _lay_out(folder: Path, identity: _Identity, key: bytes) -> None:
-    """Folders, users, certificate and the key of the tokens, all owned by whom Dovecot runs as."""
+def _lay_out(folder: Path, key: bytes) -> None:
+    """Folders, certificate and the key of the tokens."""
     for name in ("mail", "users"):
         (folder / name).mkdir()
     # Where a validation key is looked up: <azp>/<alg>/<kid>; both names have a default.
@@ -105,9 +71,6 @@ def _lay_out(folder: Path, identity: _Identity, key: bytes) -> None:
         f"local_validation_key_dict = fs:posix:prefix={folder}/keys/\n"
         "username_attribute = sub\n"
     )
-    if os.geteuid() == 0:
-        for path in (folder, *folder.rglob("*")):
-            os.chown(path, identity.uid, identity.gid)
 
 
 def _add_user(users: Path, address: str, password: str) -> None:
@@ -130,7 +93,7 @@ def _url64(data: bytes) -> bytes:
     return base64.urlsafe_b64encode(data).rstrip(b"=")
 
 
-def _configuration(folder: Path, identity: _Identity, imap: int, imaps: int) -> str:
+def _configuration(folder: Path, identity: Identity, imap: int, imaps: int) -> str:
     """The words of Dovecot 2.3: all services as one user, no chroot, no penalty for a wrong password."""
     special = {"Archive": "Archive", "Drafts": "Drafts", "Junk": "Junk", "Sent": "Sent", "Trash": "Trash"}
     mailboxes = "".join(

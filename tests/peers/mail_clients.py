@@ -7,17 +7,26 @@ Called by: the tests of clients.
 
 from __future__ import annotations
 
+import email
 import hashlib
 import itertools
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fakemail_server import Fakes
+from processes import Identity
 
 PASSWORD = "canary-password"
+#: It has nothing that Python's own mail package writes otherwise than it read it: two of the clients are built on it.
+LETTER = (
+    b"From: Ann <ann@a.example>\r\nTo: Bob <bob@b.example>\r\nSubject: a letter of mine\r\n"
+    b"Date: Mon, 01 Feb 2021 08:00:00 +0000\r\nMessage-ID: <mine@a.example>\r\n\r\nHello.\r\n"
+)
+#: mbsync's, offlineimap3's and getmail6's own.
+_MARKS = (b"X-TUID:", b"X-OfflineIMAP:", b"X-getmail-retrieved-from-mailbox:", b"Return-Path: <unknown>")
 _NUMBERS = itertools.count(1)
 
 
@@ -39,6 +48,13 @@ class Mailbox:
         self.fakes.control.seed(self.address, count=count, seed=5, folder=folder, digests=True)
         return self.digests(folder)
 
+    def letters(self, count: int) -> list[str]:
+        """Letters like ``LETTER``, each of another length; answers their digests."""
+        for number in range(count):
+            text = b"a line of text\r\n" * number * 10
+            self.append(LETTER.replace(b"mine", b"mine-%d" % number) + text)
+        return self.digests()
+
     def append(self, raw: bytes, *, folder: str = "INBOX", flags: Sequence[str] = ()) -> None:
         """One message of one's own."""
         self.fakes.control.append(self.address, raw, folder, flags=flags)
@@ -50,6 +66,10 @@ class Mailbox:
     def digests(self, folder: str = "INBOX") -> list[str]:
         """SHA-256 of each message of a folder."""
         return [row["sha256"] for row in self.rows(folder)]
+
+    def as_files(self, folder: str = "INBOX") -> list[str]:
+        """SHA-256 of each message as a file can hold it, sorted: one in a thousand has line ends of two kinds."""
+        return sorted(sha256(as_sent(self.message(row["uid"], folder))) for row in self.rows(folder))
 
     def flags(self, folder: str = "INBOX") -> dict[int, set[str]]:
         """Flags by UID, without \\Recent."""
@@ -87,13 +107,13 @@ def run(
     *argv: str | Path,
     given: bytes = b"",
     code: int | None = 0,
-    env: Mapping[str, str] | None = None,
+    identity: Identity | None = None,
     timeout_s: float = 60.0,
 ) -> subprocess.CompletedProcess[bytes]:
     """Run a program to its end; ``code`` is the exit code that it must have, None for any."""
-    done = subprocess.run(
-        [str(part) for part in argv], input=given, capture_output=True, check=False, timeout=timeout_s, env=env
-    )
+    options = identity.options() if identity else {}
+    words = [str(part) for part in argv]
+    done = subprocess.run(words, input=given, capture_output=True, check=False, timeout=timeout_s, **options)
     told = done.stdout.decode(errors="replace") + done.stderr.decode(errors="replace")
     assert code is None or done.returncode == code, f"exit code {done.returncode}\n{told[-6000:]}"
     return done
@@ -104,15 +124,20 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def message_id(raw: bytes) -> str:
+    """A letter's Message-ID, ``none`` without one."""
+    return str(email.message_from_bytes(raw).get("Message-ID", "none")).strip()
+
+
 def as_sent(data: bytes) -> bytes:
     """A file's line ends as they are on the wire."""
     return data.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
 
 
 def without_marks(raw: bytes) -> bytes:
-    """A message without the field by which a sync program finds again what it has stored."""
+    """A message without the fields that the programs put into what they store."""
     head, end, body = raw.partition(b"\r\n\r\n")
-    lines = [line for line in head.split(b"\r\n") if not line.startswith((b"X-TUID:", b"X-OfflineIMAP:"))]
+    lines = [line for line in head.split(b"\r\n") if not line.startswith(_MARKS)]
     return b"\r\n".join(lines) + end + body
 
 

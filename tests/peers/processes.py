@@ -8,20 +8,72 @@ Called by: the server modules beside this one and the tests of clients.
 from __future__ import annotations
 
 import contextlib
+import grp
 import os
+import pwd
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Fact = TypeVar("Fact")
 #: How long a server may take to come up on a busy machine, and to go.
 START_S, STOP_S = 40.0, 15.0
 HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """Whom a program runs as that refuses to run as root."""
+
+    #: Numbers of the user and the group.
+    uid: int
+    gid: int
+
+    @property
+    def user(self) -> str:
+        """The user's name."""
+        return pwd.getpwuid(self.uid).pw_name
+
+    @property
+    def group(self) -> str:
+        """The group's name."""
+        return grp.getgrgid(self.gid).gr_name
+
+    def own(self, folder: Path) -> None:
+        """Hand a folder over, with all that is in it."""
+        if os.geteuid() == 0:
+            for path in (folder, *folder.rglob("*")):
+                os.chown(path, self.uid, self.gid)
+
+    def options(self) -> dict[str, Any]:
+        """What ``subprocess`` must be told; nothing for a test that is not root."""
+        return {"user": self.uid, "group": self.gid, "extra_groups": []} if os.geteuid() == 0 else {}
+
+
+def normal_user() -> Identity:
+    """Oneself; ``nobody`` where the test is root."""
+    if os.geteuid() != 0:
+        return Identity(uid=os.getuid(), gid=os.getgid())
+    nobody = pwd.getpwnam("nobody")
+    return Identity(uid=nobody.pw_uid, gid=nobody.pw_gid)
+
+
+@contextlib.contextmanager
+def short_folder(prefix: str) -> Iterator[Path]:
+    """A folder that goes away, near the root: pytest's own has a path too long for sockets, and is closed to nobody."""
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
 
 
 class StartError(Exception):
@@ -60,13 +112,13 @@ def listens(port: int) -> bool:
 
 @contextlib.contextmanager
 def running(
-    argv: Sequence[str], *, log: Path, ready: Callable[[], object], user: tuple[int, int] | None = None, **options
+    argv: Sequence[str], *, log: Path, ready: Callable[[], object], identity: Identity | None = None
 ) -> Iterator[subprocess.Popen]:
-    """A server from the moment it serves until it and its children are gone; ``user`` is (uid, gid) to run as."""
-    identity = {"user": user[0], "group": user[1], "extra_groups": []} if user else {}
+    """A server from the moment it serves until it and its children are gone."""
+    options = identity.options() if identity else {}
     with log.open("ab") as out:
         child = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, **identity, **options
+            argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, **options
         )
     try:
         _wait(child, ready, log)

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import email
 from pathlib import Path
 
 import pytest
 import trustme
-from mail_clients import Maildir, Mailbox, run, without_marks
-
-LETTER = (
-    b"From: Ann <ann@a.example>\r\nTo: Bob <bob@b.example>\r\nSubject: a letter of mine\r\n"
-    b"Date: Mon, 01 Feb 2021 08:00:00 +0000\r\nMessage-ID: <mine@a.example>\r\n\r\nHello.\r\n"
-)
+from mail_clients import LETTER, Maildir, message_id, run, without_marks
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,36 +77,25 @@ def sync(request):
     return made() if request.param == "mbsync" else made
 
 
-def letters(ann: Mailbox, count: int) -> list[str]:
-    """Letters without anything that offlineimap3 writes otherwise than it read it; their digests."""
-    for number in range(count):
-        ann.append(LETTER.replace(b"mine", b"mine-%d" % number) + b"x" * number * 100 + b"\r\n")
-    return ann.digests()
-
-
 def test_the_first_run_brings_every_message_as_it_is(sync, ann):
-    appended = letters(ann, 25)
+    appended = ann.letters(25)
     sync()
     assert sync.near.digests() == sorted(appended)
 
 
 def test_mbsync_brings_synthesised_mail_as_it_is(mbsync, ann):
-    seeded = ann.seed(50)
+    ann.seed(50)
     sync = mbsync()
     sync()
-    assert sync.near.digests() == sorted(seeded)
+    assert sync.near.digests() == ann.as_files()
 
 
 def test_offlineimap_brings_all_synthesised_mail(offlineimap, ann):
     """Not byte by byte: it writes anew what the standard library's parser makes of a letter."""
     ann.seed(50)
     offlineimap()
-    brought = [_message_id(path.read_bytes()) for path in offlineimap.near.files()]
-    assert sorted(brought) == sorted(_message_id(ann.message(uid)) for uid in ann.flags())
-
-
-def _message_id(raw: bytes) -> str:
-    return str(email.message_from_bytes(raw).get("Message-ID", "none")).strip()
+    brought = [message_id(path.read_bytes()) for path in offlineimap.near.files()]
+    assert sorted(brought) == sorted(message_id(ann.message(uid)) for uid in ann.flags())
 
 
 def test_a_second_run_changes_nothing(sync, ann):
@@ -153,7 +136,7 @@ def test_new_mail_goes_both_ways(sync, ann):
 
 
 def test_expunges_go_both_ways(sync, ann):
-    seeded = letters(ann, 4)
+    seeded = ann.letters(4)
     sync()
     uids = sorted(ann.flags())
     ann.expunge(uids[0])
@@ -165,7 +148,7 @@ def test_expunges_go_both_ways(sync, ann):
 
 
 def test_what_changed_on_both_sides_meets_in_the_middle(sync, ann):
-    seeded = letters(ann, 6)
+    seeded = ann.letters(6)
     sync()
     uids = sorted(ann.flags())
     ann.expunge(uids[1])
@@ -189,10 +172,10 @@ def test_mbsync_makes_folders_on_either_side(mbsync, ann, tmp_path):
 
 @pytest.mark.parametrize(("port", "tls"), [("imaps", "IMAPS"), ("imap", "STARTTLS")])
 def test_mbsync_trusts_the_servers_authority(mbsync, ann, port, tls):
-    seeded = ann.seed(5)
+    ann.seed(5)
     sync = mbsync(host="localhost", port=port, tls=tls)
     sync()
-    assert sync.near.digests() == sorted(seeded)
+    assert sync.near.digests() == ann.as_files()
 
 
 def test_mbsync_does_not_trust_another_authority(mbsync, ann, tmp_path):
@@ -209,8 +192,9 @@ def test_mbsync_does_not_trust_another_authority(mbsync, ann, tmp_path):
 
 def test_mbsync_over_a_hundred_messages_in_two_folders(mbsync, ann, tmp_path):
     ann.fakes.control.create_folder(ann.address, "work")
-    inbox, work = ann.seed(100), ann.seed(50, folder="work")
+    ann.seed(100)
+    ann.seed(50, folder="work")
     sync = mbsync()
     sync()
-    assert sync.near.digests() == sorted(inbox)
-    assert Maildir(path=tmp_path / "mail" / "work").digests() == sorted(work)
+    assert sync.near.digests() == ann.as_files()
+    assert Maildir(path=tmp_path / "mail" / "work").digests() == ann.as_files("work")
