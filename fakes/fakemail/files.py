@@ -11,10 +11,10 @@ the format put there is taken away: the quoting of ``>From``, and the fields tha
 
 from __future__ import annotations
 
-import calendar
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from email.utils import parsedate
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -256,7 +256,7 @@ def _from_line_s(line: bytes) -> int | None:
     words = line.decode("latin-1").split(maxsplit=2)
     parsed = parsedate(words[2]) if len(words) == 3 else None  # noqa: PLR2004 the word, the address, the date
     try:
-        return calendar.timegm(parsed) if parsed else None
+        return int(datetime(*parsed[:6], tzinfo=UTC).timestamp()) if parsed else None
     except (ValueError, OverflowError):
         return None
 

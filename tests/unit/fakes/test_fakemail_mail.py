@@ -1,90 +1,38 @@
-"""Synthesised mail and MIME structure."""
+"""MIME structure, of synthesised mail and of what is no mail at all."""
 
 import email
-import email.policy
-import hashlib
 
 import pytest
 
-from fakemail.mime import field_value, header_block, header_fields, parse_mime
-from fakemail.synthesis import synthesise
+from fakemail.mime import field_value, header_fields, parse_mime
+from fakemail.synthesis import Source
 
-MAIL = [synthesise(seed=7, address="ann@example.test", folder="INBOX", uid=uid) for uid in range(1, 401)]
+SOURCE = Source(seed=7, address="ann@example.test", folder="INBOX", profile="small")
+MAIL = [SOURCE.raw(uid) for uid in range(1, 401)]
 
 
 def leaves(part):
     return [leaf for each in part.parts for leaf in leaves(each)] if part.parts else [part]
 
 
-def test_a_message_is_the_same_on_every_machine():
-    """A change here changes every seeded mailbox that anyone has: say so in the changelog."""
-    digest = hashlib.sha256(b"".join(MAIL)).hexdigest()
-    assert digest == "ee0b8369e937eaea2f6197b7d36cb233751682084142233150a0f254c5098c6d"
-
-
-def test_every_part_of_its_name_changes_a_message():
-    base = {"seed": 7, "address": "ann@example.test", "folder": "INBOX", "uid": 9}
-    others = [{"seed": 8}, {"address": "bob@example.test"}, {"folder": "Junk"}, {"uid": 10}]
-    bodies = {synthesise(**(base | change)) for change in [{}, *others]}
-    assert len(bodies) == 5
-
-
-def test_mail_is_well_formed_and_decodes():
-    for raw in MAIL:
-        message = email.message_from_bytes(raw, policy=email.policy.default)
-        assert {"From", "To", "Subject", "Date", "Message-ID", "MIME-Version"} <= set(message.keys())
-        assert message["To"].addresses[0].addr_spec == "ann@example.test"
-        for part in message.walk():
-            assert not part.defects
-            if not part.is_multipart():
-                part.get_content()
-
-
-def test_lines_end_with_crlf_and_are_short():
-    for raw in MAIL:
-        assert raw.count(b"\n") == raw.count(b"\r\n")
-        assert max(map(len, raw.split(b"\r\n"))) <= 120
-
-
-def test_the_small_profile_is_as_large_as_it_says():
-    sizes = [len(raw) for raw in MAIL]
-    assert 15_000 < sum(sizes) / len(sizes) < 22_000
-
-
-def test_a_fifth_has_an_attachment_and_a_third_an_alternative():
-    with_file = sum(b"Content-Disposition: attachment" in raw for raw in MAIL) / len(MAIL)
-    with_html = sum(b"multipart/alternative" in raw for raw in MAIL) / len(MAIL)
-    assert 0.15 < with_file < 0.25
-    assert 0.25 < with_html < 0.42
-
-
-def test_some_subjects_and_names_are_not_ascii():
-    subjects = [email.message_from_bytes(raw, policy=email.policy.default)["Subject"] for raw in MAIL]
-    assert any("München" in str(subject) for subject in subjects)
-    assert all(raw[: raw.index(b"\r\n\r\n")].isascii() for raw in MAIL)
-
-
-def test_message_ids_are_unique_and_replies_name_a_message_that_exists():
-    names = [field_value(header_block(raw), "message-id") for raw in MAIL]
-    parents = {field_value(header_block(raw), "in-reply-to") for raw in MAIL} - {None}
-    assert len(set(names)) == len(MAIL)
-    assert parents
-    assert parents <= set(names)
-
-
-def test_in_sent_the_user_is_the_sender():
-    raw = synthesise(seed=7, address="ann@example.test", folder="Sent", uid=1)
-    assert field_value(header_block(raw), "from") == "ann@example.test"
+def theirs(raw):
+    """What the standard library makes of it: (type, body) of each leaf."""
+    found = []
+    for part in email.message_from_bytes(raw).walk():
+        if not part.is_multipart():
+            # As it was, with bytes that are not ASCII as half surrogates: get_payload() would decode them.
+            body = part._payload.encode("ascii", errors="surrogateescape")
+            found.append((part.get_content_type(), body.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")))
+    return found
 
 
 def test_mime_structure_agrees_with_the_standard_library():
-    for raw in MAIL:
-        message = email.message_from_bytes(raw)
-        theirs = [part.get_payload().encode("ascii") for part in message.walk() if not part.is_multipart()]
-        # The standard library gives the line break before a delimiter to the delimiter, as we do.
-        assert [leaf.body for leaf in leaves(parse_mime(raw))] == [
-            t.replace(b"\n", b"\r\n").replace(b"\r\r", b"\r") for t in theirs
-        ]
+    """Both give the line break before a delimiter to the delimiter (RFC 2046 section 5.1.1)."""
+    for uid, raw in enumerate(MAIL, start=1):
+        # The standard library takes a report's fields apart, as messages of their own.
+        if SOURCE.kind(uid) not in {"broken", "report"}:
+            ours = [("/".join(leaf.content_type), leaf.body) for leaf in leaves(parse_mime(raw))]
+            assert ours == theirs(raw), uid
 
 
 @pytest.mark.parametrize(
