@@ -9,6 +9,8 @@ EXTRAS ?= system,rig,embedded,dev
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BENCH := $(VENV)/.bench
+FUZZ_SECONDS ?= 600
 
 .PHONY: help demo test check test-peers bench fuzz up constraints clean
 
@@ -28,17 +30,17 @@ check: $(STAMP)  ## ruff, mypy, import contracts, unit tests (under a minute)
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q tests/unit
 
-test: $(STAMP)  ## unit, wire and stack tests (under five minutes)
-	$(BIN)/pytest -q tests/unit tests/wire tests/stack
+test: $(STAMP)  ## unit, wire and stack tests and a few seconds of fuzzing (under five minutes)
+	$(BIN)/pytest -q tests/unit tests/wire tests/stack tests/fuzz
 
 test-peers: $(STAMP)  ## other servers and clients, a browser; each skips, naming its package, where it is absent
 	$(BIN)/pytest -q tests/peers
 
-bench: $(STAMP)  ## speed, as ratios measured side by side
+bench: $(BENCH)  ## speed, as ratios measured side by side with what is installed of Dovecot, postfix, pymap
 	$(BIN)/pytest -q benchmarks --benchmark-only --benchmark-sort=name --benchmark-columns=median,iqr,rounds
 
-fuzz: $(STAMP)  ## the property tests alone, at the usual number of examples
-	$(BIN)/pytest -q tests/unit -k 'fuzz or property or hypothesis'
+fuzz: $(STAMP)  ## ten minutes of fuzzing (FUZZ_SECONDS=600, FUZZ_SEED=...); a failing input is kept and printed
+	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/pytest -q tests/fuzz -s --timeout=0
 
 constraints: $(STAMP)  ## write the installed versions to constraints.txt
 	@(head -n 1 constraints.txt; $(BIN)/pip freeze --exclude-editable --exclude pip --exclude setuptools | grep -v ' @ ') > constraints.new
@@ -46,6 +48,10 @@ constraints: $(STAMP)  ## write the installed versions to constraints.txt
 
 clean:  ## remove the environment and the caches; runs/ stays
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .benchmarks
+
+$(BENCH): $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@touch $(BENCH)
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "mailrig needs Python 3.11 or newer: install it (Debian: apt-get install python3 python3-venv) or name it with PYTHON=" >&2; exit 2; }
