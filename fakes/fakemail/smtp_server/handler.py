@@ -146,12 +146,16 @@ class Handler:
 
 
 def message_id(header: bytes) -> str | None:
-    """The same as ``field_value``, and most of the time five times as fast: each message is asked for it."""
-    start = header.lower().find(b"\nmessage-id:") + 1
-    end = header.find(b"\r\n", start)
-    if start <= 0 or end < 0 or header[end + 2 : end + 3] in {b" ", b"\t"} or header.find(b"\n", start, end) >= 0:
-        return field_value(header, "message-id")
-    return header[start + len(b"message-id:") : end].strip().decode("latin-1")
+    """The same as ``field_value``, and for an ordinary header several times as fast: each message is asked for it."""
+    start = (b"\n" + header.lower()).find(b"\nmessage-id")
+    value, end = start + len(b"message-id:"), header.find(b"\r\n", start)
+    ordinary = (
+        0 <= start < end
+        and header[value - 1 : value] == b":"
+        and header[end + 2 : end + 3] not in {b" ", b"\t"}
+        and header.count(b"\r\n") == header.count(b"\n") == header.count(b"\r")
+    )
+    return header[value:end].strip().decode("latin-1") if ordinary else field_value(header, "message-id")
 
 
 def _dsn(transaction: Transaction) -> dict[str, Any]:
