@@ -16,7 +16,9 @@ _DEPTH_MAX: Final = 20
 _FIELD: Final = re.compile(rb"(?m)^([!-9;-~]+)[ \t]*:[^\n]*(?:\n[ \t][^\n]*)*\n?")
 _FOLDING: Final = re.compile(rb"\r?\n")
 _LF: Final = ord("\n")
-_PARAMETER: Final = re.compile(r';\s*([^\s=;]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^\s;]*)')
+#: Text is Latin-1 here, where two bytes of UTF-8 would pass for white space if it weren't for ASCII's.
+_PARAMETER: Final = re.compile(r';\s*([^\s=;]+)\s*=\s*("(?:[^"\\]|\\.)*"?|[^\s;]*)', re.ASCII)
+_COMMENT_OR_SPACE: Final = re.compile(r"\([^()]*\)|\s+", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +89,7 @@ def field_value(header: bytes, name: str) -> str | None:
 def parse_parameters(value: str) -> tuple[str, tuple[tuple[str, str], ...]]:
     """``attachment; filename="x"`` -> ("attachment", (("filename", "x"),)); names as they were written."""
     pairs = [(name, _unquoted(text)) for name, text in _PARAMETER.findall(value)]
-    return value.partition(";")[0].strip().lower(), tuple(pairs)
+    return _COMMENT_OR_SPACE.sub("", value.partition(";")[0]).lower(), tuple(pairs)
 
 
 def parse_mime(raw: bytes, *, depth: int = 0, default: tuple[str, str] = ("text", "plain")) -> Part:
@@ -133,4 +135,7 @@ def _split(body: bytes, boundary: str) -> list[bytes]:
 
 
 def _unquoted(text: str) -> str:
-    return re.sub(r"\\(.)", r"\1", text[1:-1]) if text.startswith('"') else text
+    if not text.startswith('"'):
+        return text
+    closed = re.fullmatch(r'"((?:[^"\\]|\\.)*)"', text)
+    return re.sub(r"\\(.)", r"\1", closed[1] if closed else text[1:])

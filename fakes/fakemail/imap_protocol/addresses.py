@@ -13,10 +13,12 @@ from typing import Final
 #: What stands for a part that isn't there: NIL as host would begin a group.
 NO_DOMAIN: Final = "MISSING_DOMAIN"
 NO_MAILBOX: Final = "MISSING_MAILBOX"
-_PIECE: Final = re.compile(r'\s+|"(?:[^"\\]|\\.)*"?|\(|[<>@,:;]|\[[^\]]*\]?|[^\s"(<>@,:;\[]+', re.DOTALL)
+#: Text is Latin-1 here, where two bytes of UTF-8 would pass for white space if it weren't for ASCII's.
+_SPACE: Final = " \t\r\n\v\f"
+_PIECE: Final = re.compile(r'\s+|"(?:[^"\\]|\\.)*"?|\(|[<>@,:;]|\[[^\]]*\]?|[^\s"(<>@,:;\[]+', re.DOTALL | re.ASCII)
 #: ``Ann B <ann@example.com>`` or ``ann@example.com``, which is what most fields are.
 _WORD: Final = r'[^\s"(),:;<>@\[\]\\]+'
-_ORDINARY: Final = re.compile(rf"((?:{_WORD} +)*{_WORD})? *<({_WORD})@({_WORD})>|({_WORD})@({_WORD})")
+_ORDINARY: Final = re.compile(rf"((?:{_WORD} +)*{_WORD})? *<({_WORD})@({_WORD})>|({_WORD})@({_WORD})", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +36,7 @@ def parse_addresses(value: str) -> list[Address]:
     if match := _ORDINARY.fullmatch(value):
         name, *ends = match.groups()
         mailbox, host = ends[:2] if ends[0] is not None else ends[2:]
-        return [Address(name=name and " ".join(name.split()), mailbox=mailbox, host=host)]
+        return [Address(name=name and " ".join(filter(None, name.split(" "))), mailbox=mailbox, host=host)]
     return _Parser(value).run()
 
 
@@ -59,7 +61,8 @@ class _Parser:
                 self._end_group()
             elif piece == "<":
                 self._angle()
-            elif piece == "@" and self._words:
+            elif piece == "@":
+                self._words = self._words or [NO_MAILBOX]
                 self._host = self._domain()
             else:
                 self._words.append(_unquoted(piece))
@@ -74,7 +77,7 @@ class _Parser:
             self._at = match.end()
             if match[0] == "(":
                 self._comment = self._read_comment()
-            elif not match[0].isspace():
+            elif match[0][0] not in _SPACE:
                 return match[0]
         return None
 
@@ -85,8 +88,8 @@ class _Parser:
             self._at += 2 if character == "\\" else 1
             depth += {"(": 1, ")": -1}.get(character, 0)
             if depth == 0:
-                return self._value[start : self._at - 1].strip()
-        return self._value[start:].strip()
+                return self._value[start : self._at - 1].strip(_SPACE)
+        return self._value[start:].strip(_SPACE)
 
     def _domain(self) -> str:
         parts = []
@@ -107,10 +110,10 @@ class _Parser:
         name, self._words = " ".join(self._words) or None, []
         route, local, host = None, "", None
         before = self._comment
-        if self._value[self._at :].lstrip().startswith("@"):
+        if self._value[self._at :].lstrip(_SPACE).startswith("@"):
             end = self._value.find(":", self._at)
             if end >= 0:
-                route, self._at = "".join(self._value[self._at : end].split()), end + 1
+                route, self._at = re.sub(r"\s", "", self._value[self._at : end], flags=re.ASCII), end + 1
         while (piece := self._piece()) is not None and piece != ">":
             if piece == "@":
                 host = self._domain()

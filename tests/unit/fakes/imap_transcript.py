@@ -188,3 +188,49 @@ def _place(frame):
 
 def _fits(line, expected):
     return re.fullmatch(re.escape(expected).replace("<any>", ".+"), line) is not None
+
+
+class Reply:
+    """Reads server data: strings as bytes, atoms and numbers as str, NIL as None, lists as lists."""
+
+    _ATOM = re.compile(rb"(?:[^\x00-\x20()\"{\[]|\[[^\]]*\])+")
+
+    def __init__(self, data):
+        self.data, self.at = data, 0
+
+    def values(self, end=b""):
+        """All values up to a closing parenthesis, or to the end of what there is."""
+        found = []
+        while not self.data.startswith(end or b"\r\n", self.at) and self.at < len(self.data):
+            if self.data.startswith(b" ", self.at):
+                self.at += 1
+                continue
+            found.append(self.value())
+        assert self.at < len(self.data) or not end, f"no {end!r} in {self.data!r}"
+        self.at += len(end)
+        return found
+
+    def value(self):
+        here = self.data[self.at : self.at + 1]
+        if here == b"(":
+            self.at += 1
+            return self.values(b")")
+        if match := re.compile(rb'"((?:[^"\\\r\n]|\\["\\])*)"').match(self.data, self.at):
+            self.at = match.end()
+            return re.sub(rb"\\(.)", rb"\1", match[1])
+        if match := re.compile(rb"\{(\d+)\}\r\n").match(self.data, self.at):
+            self.at = match.end() + int(match[1])
+            assert self.at <= len(self.data), "a literal is cut short"
+            return self.data[match.end() : self.at]
+        match = self._ATOM.match(self.data, self.at)
+        assert match, f"no value at {self.at} of {self.data!r}"
+        self.at = match.end()
+        return None if match[0] == b"NIL" else match[0].decode()
+
+
+def parsed(data):
+    """The values of one piece of server data."""
+    reply = Reply(data)
+    found = reply.values()
+    assert reply.at == len(data) or data[reply.at :] == b"\r\n", f"more than one line: {data!r}"
+    return found
