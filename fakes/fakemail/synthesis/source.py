@@ -32,7 +32,7 @@ from fakemail.synthesis.headers import (
 )
 from fakemail.synthesis.layouts import BLOCK_BITS, Slot, habit_of, slots_of
 from fakemail.synthesis.parts import Plan
-from fakemail.synthesis.people import CAST_SIZE, Person, from_the_user, mailbox, mailing_lists, to_the_user
+from fakemail.synthesis.people import CAST_SIZE, Person, Recipients, from_the_user, mailbox, mailing_lists, to_the_user
 from fakemail.synthesis.plans import plans_of
 from fakemail.synthesis.pools import VARIANT_MIX, VARIANTS
 from fakemail.synthesis.profiles import sizes_of
@@ -161,10 +161,11 @@ class Source:
         return (number ^ number >> 15) * _STIR >> 20 & FLAGS_SIZE - 1
 
     def flags_indexes(self, uids: Iterable[int]) -> list[int]:
-        """``flags_index`` of many, at twice the speed."""
+        """``flags_index`` of many, faster than one by one."""
         key = self._flag_key
-        spread = [(uid ^ key) * 0x9E3779B1 & 0xFFFFFFFF for uid in uids]
-        return [(number ^ number >> 15) * 0x85EBCA77 >> 20 & 63 for number in spread]
+        return [
+            ((number := (uid ^ key) * 0x9E3779B1 & 0xFFFFFFFF) ^ number >> 15) * 0x85EBCA77 >> 20 & 63 for uid in uids
+        ]
 
     def flags(self, uid: int) -> frozenset[str]:
         """What an old mailbox has: most are seen, some answered, few flagged."""
@@ -211,24 +212,20 @@ class Source:
         # The people of a thread sit side by side.
         return (slot.senders or plan.people)[self._circle + _FAVOURS[root >> 10 & 63] + (bits >> 16 & 3) & _CAST]
 
-    def _header(self, uid: int, slot: Slot, bits: int, root: int, plan: Plan) -> list[bytes | memoryview]:
-        """The pieces, in the order of ``headers.PATH`` and those that follow it."""
-        sender, to, user = self._sender(slot, bits, root, plan), self._recipients[bits >> 18 & 63], self._user
-        subject, names, extras = plan.subjects[root >> 6 & 15], _SUBJECT_NAMES, slot.extras[bits >> 76 & 15]
+    def _envelope(self, slot: Slot, bits: int, root: int) -> tuple[Recipients, tuple[bytes, bytes], bytes]:
+        """(who it went to, names of Subject for a root and a reply, what programs added)."""
         if slot.listed:
             mailing_list = _LISTS[root >> 80 & 3]
-            to, names, extras = mailing_list.recipients, mailing_list.prefixes, mailing_list.fields
+            return mailing_list.recipients, mailing_list.prefixes, mailing_list.fields
+        return self._recipients[bits >> 18 & 63], _SUBJECT_NAMES, slot.extras[bits >> 76 & 15]
+
+    def _header(self, uid: int, slot: Slot, bits: int, root: int, plan: Plan) -> list[bytes | memoryview]:
+        """The pieces, in the order of ``headers.PATH`` and those that follow it."""
+        to, names, extras = self._envelope(slot, bits, root)
         # The minute before it arrived: so no relay saw it later than that.
         minute, clock = (received(uid) - FIRST_SECOND) // 60 + (EARLY_MINUTES - 1), CLOCKS[bits >> 70 & 63]
-        local = minute + clock.shift_min
-        pieces: list[bytes | memoryview]
-        if self._from_user:
-            pieces = [b"", b"", b"", b"", user.from_field, sender.to_field, b"", to.after]
-        else:
-            trace = self._traces[bits >> 64 & 63].template.replace(b"\0", when(minute))
-            pieces = [sender.path, user.delivered, trace, sender.proof, sender.from_field]
-            pieces += (to.before, user.names[to.named], to.after)
-        replied = slot.ancestors
+        local, replied, subject = minute + clock.shift_min, slot.ancestors, plan.subjects[root >> 6 & 15]
+        pieces = self._arrival(minute, bits, self._sender(slot, bits, root, plan), to)
         pieces += (
             names[1 if replied else 0],
             subject.reply if replied and not slot.listed else subject.root,
@@ -246,6 +243,15 @@ class Source:
             _override(pieces, slot, plan)
         return pieces
 
+    def _arrival(self, minute: int, bits: int, sender: Person, to: Recipients) -> list[bytes | memoryview]:
+        """The pieces from Return-Path to the last of the recipients."""
+        user = self._user
+        if self._from_user:
+            return [b"", b"", b"", b"", user.from_field, sender.to_field, b"", to.after]
+        trace = self._traces[bits >> 64 & 63].template.replace(b"\0", when(minute))
+        named = user.names[to.named]
+        return [sender.path, user.delivered, trace, sender.proof, sender.from_field, to.before, named, to.after]
+
     def _references(self, uid: int, ancestors: tuple[int, ...]) -> bytes:
         """In-Reply-To and References (RFC 5322 section 3.6.4)."""
         names = [self.message_id(uid - back) for back in ancestors]
@@ -253,11 +259,8 @@ class Source:
 
     def _header_bytes(self, slot: Slot, bits: int, root: int, plan: Plan) -> int:
         """Bytes of a header that nothing is wrong with: the sum of ``_header``, piece by piece."""
-        sender, to, user = self._sender(slot, bits, root, plan), self._recipients[bits >> 18 & 63], self._user
-        subject, names, extras = plan.subjects[root >> 6 & 15], _SUBJECT_NAMES, slot.extras[bits >> 76 & 15]
-        if slot.listed:
-            mailing_list = _LISTS[root >> 80 & 3]
-            to, names, extras = mailing_list.recipients, mailing_list.prefixes, mailing_list.fields
+        to, names, extras = self._envelope(slot, bits, root)
+        sender, user, subject = self._sender(slot, bits, root, plan), self._user, plan.subjects[root >> 6 & 15]
         total = _CONSTANT_BYTES + len(extras) + len(plan.head) + len(to.after)
         if self._from_user:
             total += len(user.from_field) + len(sender.to_field)
