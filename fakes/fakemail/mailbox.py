@@ -295,7 +295,7 @@ def _checked(name: str) -> str:
     """The name as it will be kept; a separator at its end only says that names will come below (section 6.3.3)."""
     name = canonical(name.removesuffix("/"))
     # Wildcards could never be listed, controls never be shown.
-    if not 1 <= len(name) <= NAME_CHARACTERS_MAX or re.search(r"[\x00-\x1f\x7f%*]|//", name) or name.startswith("/"):
+    if not 1 <= len(name) <= NAME_CHARACTERS_MAX or re.search(r"[\x00-\x1f\x7f%*]|//|\A/|/\Z", name):
         allowed = "1 to 255 characters, none of % * or control, with / between levels"
         raise MailboxError(f"{name!r} is no folder name; allowed: {allowed}")
     return name

@@ -1,10 +1,20 @@
-"""Users, folders and the ledger."""
+"""Users, how mail gets in, limits, and what a reset leaves."""
+
+from __future__ import annotations
 
 import pytest
 
-from fakemail.ledger import Ledger
-from fakemail.mailbox import DELETED, SEEN, ConflictError, MailboxError, MailStore, NotFoundError
-from fakemail.synthesis import synthesise
+from fakemail.mailbox import (
+    SEED_COUNT_MAX,
+    SEEN,
+    STANDARD_FOLDERS,
+    Limits,
+    MailboxError,
+    MailStore,
+    NotFoundError,
+)
+
+ADDRESS = "ann@example.test"
 
 
 @pytest.fixture
@@ -15,29 +25,57 @@ def store():
 
 
 @pytest.fixture
-def inbox(store):
-    return store.user("ann@example.test").folder("inbox")
+def account(store):
+    return store.user(ADDRESS)
 
 
-def test_a_user_has_the_standard_folders(store):
-    assert sorted(store.user("ann@example.test").folders) == ["Drafts", "INBOX", "Junk", "Sent", "Trash"]
+@pytest.fixture
+def inbox(account):
+    return account.folder("inbox")
+
+
+# --- users ---
+
+
+def test_a_user_has_the_standard_folders_with_their_uses_and_subscribed(account):
+    assert account.names == sorted(STANDARD_FOLDERS)
+    assert account.uses == {name: use for name, use in STANDARD_FOLDERS.items() if use}
+    assert account.subscribed == set(STANDARD_FOLDERS)
 
 
 def test_adding_a_user_again_changes_the_password_alone(store, inbox):
-    inbox.seed(count=2, seed=1, profile="small")
-    store.add_user("ann@example.test", "other")
-    assert store.login("ann@example.test", "canary") is None
+    store.seed_folder(inbox, count=2)
+    store.add_user(ADDRESS, "other", "token")
+    assert store.login(ADDRESS, "canary") is None
     assert len(store.login("ANN@example.test", "other").folder("INBOX").uids) == 2
+    assert store.login_token(ADDRESS, "token") is not None
 
 
-def test_a_wrong_password_of_any_characters_is_no(store):
-    assert store.login("ann@example.test", "") is None
-    assert store.login("ann@example.test", "caf\udce9") is None
+def test_users_are_listed_by_address(store):
+    store.add_user("aa@example.test", "x")
+    assert [user.address for user in store.users] == ["aa@example.test", ADDRESS]
+    with pytest.raises(NotFoundError):
+        store.user("nobody@example.test")
+
+
+@pytest.mark.parametrize("password", ["", "caf\udce9", "Canary", "canary "])
+def test_a_wrong_password_of_any_characters_is_no(store, password):
+    assert store.login(ADDRESS, password) is None
     assert store.login("nobody@example.test", "canary") is None
 
 
-def test_a_password_is_in_no_repr(store):
-    assert "canary" not in repr(store.user("ann@example.test"))
+def test_a_token_is_another_secret_and_where_there_is_none_the_password_is(store):
+    assert store.login_token(ADDRESS, "canary") is not None
+    store.add_user("bob@example.test", "password", "token")
+    assert store.login_token("BOB@example.test", "token") is not None
+    assert store.login_token("bob@example.test", "password") is None
+    assert store.login("bob@example.test", "token") is None
+    assert store.login_token("nobody@example.test", "token") is None
+
+
+def test_a_password_and_a_token_are_in_no_repr(store):
+    store.add_user(ADDRESS, "canary-password", "canary-token")
+    assert "canary" not in repr(store.user(ADDRESS))
 
 
 @pytest.mark.parametrize("address", ["", "ann", "@x", "ann@", "a b@x.test", "å@x.test", "a@b@c"])
@@ -46,124 +84,113 @@ def test_what_is_no_address_is_refused(store, address):
         store.add_user(address, "x")
 
 
-def test_seeded_mail_is_what_its_name_says(inbox):
-    uids = inbox.seed(count=3, seed=11, profile="small")
-    assert list(uids) == [1, 2, 3]
-    assert inbox.mail(2).raw == synthesise(seed=11, address="ann@example.test", folder="INBOX", uid=2)
+# --- UIDVALIDITY ---
 
 
-def test_stored_mail_comes_after_seeded_mail_and_before_more(store, inbox):
-    inbox.seed(count=2, seed=1, profile="small")
-    uid = store.store(inbox, b"Subject: x\r\n\r\n")
-    inbox.seed(count=1, seed=2, profile="small")
-    assert (uid, inbox.uids, inbox.uidnext) == (3, [1, 2, 3, 4], 5)
-    assert inbox.mail(3).raw == b"Subject: x\r\n\r\n"
-    assert inbox.mail(3).received.isoformat() == "2023-11-14T22:13:20+00:00"
-
-
-def test_an_expunged_uid_is_never_used_again(inbox):
-    inbox.seed(count=3, seed=1, profile="small")
-    inbox.expunge([3, 99])
-    assert inbox.mail(3) is None
-    assert inbox.flags(3) == frozenset()
-    inbox.set_flags(3, frozenset({SEEN}))
-    assert inbox.flags(3) == frozenset()
-    assert list(inbox.seed(count=1, seed=1, profile="small")) == [4]
-
-
-def test_a_folder_tells_which_flags_changed_since(inbox):
-    inbox.seed(count=3, seed=1, profile="small")
-    version = inbox.version
-    inbox.set_flags(2, frozenset({SEEN}))
-    inbox.set_flags(2, frozenset({SEEN}))
-    assert inbox.version == version + 1
-    assert inbox.flagged_since(version) == [2]
-    assert inbox.flagged_since(inbox.version) == []
-
-
-def test_a_folder_made_again_has_a_greater_uidvalidity(store):
-    account = store.user("ann@example.test")
+def test_a_folder_made_again_has_a_greater_uidvalidity(store, account):
     first = store.create(account, "Projects").uidvalidity
     store.delete(account, "Projects")
     assert store.create(account, "Projects").uidvalidity > first
 
 
-def test_uidvalidity_depends_on_the_seed_alone_and_survives_no_reset(store):
-    other = MailStore(seed=3)
-    there = other.add_user("ann@example.test", "x").folder("INBOX").uidvalidity
-    assert there == store.user("ann@example.test").folder("INBOX").uidvalidity
+def test_uidvalidity_depends_on_the_seed_and_the_address_and_survives_a_reset(store, inbox):
+    there = MailStore(seed=3).add_user(ADDRESS, "x").folder("INBOX").uidvalidity
+    assert there == inbox.uidvalidity
+    assert MailStore(seed=4).add_user(ADDRESS, "x").folder("INBOX").uidvalidity != there
     store.reset()
-    assert store.add_user("ann@example.test", "x").folder("INBOX").uidvalidity > there
+    assert store.add_user(ADDRESS, "x").folder("INBOX").uidvalidity > there
 
 
-@pytest.mark.parametrize("name", ["", "a*", "50%", "/a", "a/", 'q"', "b\\", "ü", "x" * 256, "a\nb"])
-def test_what_is_no_folder_name_is_refused(store, name):
-    with pytest.raises(MailboxError, match="is no folder name"):
-        store.create(store.user("ann@example.test"), name)
+def test_a_renumbered_folder_has_the_same_mail_from_uid_1(store, account, inbox):
+    store.seed_folder(inbox, count=100, gaps=2)
+    store.store(inbox, b"own", flags=[SEEN, "$x"], received_s=9, zone_min=60)
+    inbox.expunge(inbox.uids.between(1, 50))
+    mail = [(inbox.raw(uid), inbox.flags(uid), inbox.received(uid)) for uid in inbox.uids]
+    after = store.reset_uidvalidity(account, "inbox")
+    assert account.folder("INBOX") is after
+    assert after.uidvalidity > inbox.uidvalidity
+    assert list(after.uids) == list(range(1, len(mail) + 1))
+    assert [(after.raw(uid), after.flags(uid), after.received(uid)) for uid in after.uids] == mail
+    assert (inbox.closed != "", after.closed, after.recent_from) == (True, "", after.uidnext)
 
 
-def test_inbox_exists_once_and_for_ever(store):
-    account = store.user("ann@example.test")
-    with pytest.raises(ConflictError):
-        store.create(account, "Inbox")
-    with pytest.raises(ConflictError):
-        store.delete(account, "INBOX")
-    with pytest.raises(NotFoundError):
-        account.folder("nowhere")
+def test_seeded_mail_that_comes_after_a_renumbering_is_new(store, account, inbox):
+    store.seed_folder(inbox, count=10)
+    inbox.expunge(inbox.uids.between(1, 4))
+    for _ in range(2):
+        inbox = store.reset_uidvalidity(account, "INBOX")
+        store.seed_folder(inbox, count=5)
+    bodies = [inbox.raw(uid) for uid in inbox.uids]
+    assert len(set(bodies)) == len(bodies) == 16
 
 
-@pytest.mark.parametrize(("count", "profile"), [(-1, "small"), (1_000_001, "small"), (1, "giant")])
+# --- mail ---
+
+
+def test_stored_mail_comes_after_seeded_mail_and_before_more(store, inbox):
+    store.seed_folder(inbox, count=2)
+    uid = store.store(inbox, b"Subject: x\r\n\r\n")
+    store.seed_folder(inbox, count=1, seed=9)
+    assert (uid, list(inbox.uids), inbox.uidnext) == (3, [1, 2, 3, 4], 5)
+    assert (inbox.raw(3), inbox.received(3)) == (b"Subject: x\r\n\r\n", (1_700_000_000, 0))
+
+
+def test_seeding_without_a_seed_takes_the_stores(store, inbox):
+    store.seed_folder(inbox, count=1)
+    there = MailStore(seed=3).add_user(ADDRESS, "x").folder("INBOX")
+    there.seed(count=1, seed=3, profile="small")
+    assert inbox.raw(1) == there.raw(1)
+
+
+@pytest.mark.parametrize(("count", "profile"), [(-1, "small"), (SEED_COUNT_MAX + 1, "small"), (1, "giant")])
 def test_impossible_seeds_are_refused(store, inbox, count, profile):
     with pytest.raises(MailboxError, match="allowed"):
-        store.seed_folder(inbox, count=count, seed=None, profile=profile)
+        store.seed_folder(inbox, count=count, profile=profile)
+    assert not inbox.uids
 
 
-def test_mail_is_delivered_to_local_users_once(store, inbox):
-    local = store.deliver(["ANN@example.test", "ann@example.test", "far@elsewhere.test"], b"\r\nhello")
-    assert local == ["ann@example.test"]
-    assert len(inbox.uids) == 1
+def test_more_mail_than_there_are_uids_is_refused(store, inbox):
+    inbox.uidnext = 0xFFFF_FFFF - 5
+    with pytest.raises(MailboxError, match="0 to 5"):
+        store.seed_folder(inbox, count=6)
+    with pytest.raises(MailboxError, match="0 to 2"):
+        store.seed_folder(inbox, count=3, gaps=1)
 
 
-def test_watchers_hear_of_every_change(store, inbox):
-    heard = []
-    store.watchers.add(lambda: heard.append(inbox.version))
-    inbox.seed(count=1, seed=1, profile="small")
-    inbox.set_flags(1, frozenset({DELETED}))
-    inbox.expunge([1])
-    inbox.expunge([1])
-    assert len(heard) == 3
+def test_no_mail_is_no_change(store, inbox):
+    before = inbox.highestmodseq
+    assert not store.seed_folder(inbox, count=0)
+    assert inbox.highestmodseq == before
 
 
-def ledger_of(count, capacity=5):
-    ledger = Ledger(capacity=capacity, clock=lambda: 42)
-    for number in range(count):
-        ledger.record(protocol="smtp", connection=1, kind="accepted", number=number)
-    return ledger
+def test_mail_is_delivered_to_local_users_once_and_is_recent(store, inbox):
+    local = store.deliver(["ANN@example.test", ADDRESS, "far@elsewhere.test"], b"\r\nhello")
+    assert local == [ADDRESS]
+    assert list(inbox.uids) == [1]
+    assert inbox.recent_from == 1
 
 
-def test_an_entry_has_its_place_and_time():
-    assert ledger_of(1).after(0, limit=9) == [
-        {"seq": 1, "time_ns": 42, "protocol": "smtp", "connection": 1, "kind": "accepted", "number": 0}
-    ]
+# --- limits and reset ---
 
 
-def test_entries_come_after_a_seq_page_by_page():
-    ledger = ledger_of(5)
-    assert [e["seq"] for e in ledger.after(0, limit=2)] == [1, 2]
-    assert [e["seq"] for e in ledger.after(2, limit=2)] == [3, 4]
-    assert ledger.after(5, limit=2) == []
-    assert ledger.after(99, limit=2) == []
+def test_there_is_room_up_to_the_limits(store):
+    store.connections["imap", ""] += 1
+    store.connections["imap", ADDRESS] += 2
+    store.connections["smtp", ADDRESS] += 1
+    assert store.has_room("imap")
+    assert store.has_room("imap", ADDRESS)
+    store.limits = Limits(connections=5, connections_per_user=3)
+    assert store.has_room("imap")
+    assert store.has_room("imap", ADDRESS)
+    store.limits = Limits(connections=4, connections_per_user=2)
+    assert not store.has_room("imap")
+    assert not store.has_room("imap", ADDRESS)
+    assert store.has_room("smtp", ADDRESS)
 
 
-def test_the_oldest_entries_make_room_and_are_counted():
-    ledger = ledger_of(8)
-    assert ledger.dropped == 3
-    assert [e["seq"] for e in ledger.after(1, limit=9)] == [4, 5, 6, 7, 8]
-
-
-def test_numbers_go_on_after_clear():
-    ledger = ledger_of(3)
-    ledger.clear()
-    ledger.record(protocol="imap", connection=2, kind="connect")
-    assert [e["seq"] for e in ledger.after(0, limit=9)] == [4]
-    assert ledger.dropped == 0
+def test_a_reset_forgets_users_and_limits_and_sends_sessions_away(store, inbox):
+    store.limits = Limits(connections=1)
+    store.reset()
+    assert not store.users
+    assert inbox.closed
+    assert store.limits == Limits()
