@@ -10,7 +10,8 @@ from typing import Any
 
 import fuzz_imap_grammar as grammar
 
-from fakemail.imap_protocol import Close, ImapSession
+from fakemail.faults import Plan
+from fakemail.imap_protocol import Close, Delay, Event, ImapSession, Pace, Pause, Stall
 from fakemail.mailbox import MailStore
 
 NANOSECONDS = 1_700_000_000_000_000_000
@@ -39,30 +40,48 @@ def uidvalidities() -> list[int]:
 class CoreWire:
     """One session."""
 
-    def __init__(self, mail: MailStore) -> None:
-        self.session = ImapSession(mail, note=_no_note, decide=_no_fault)
+    def __init__(self, mail: MailStore, plan: Plan | None = None) -> None:
+        plan = plan or Plan(1)
+        self.session = ImapSession(mail, note=_no_note, decide=plan.decide, active=plan.active)
         self.closed = False
+        #: Cut, as a fault wants it: what was said may end anywhere.
+        self.cut = False
         self._said = bytearray(self.session.greeting())
         self._limit = 6_000_000
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes, meanwhile: Callable[[], None] | None = None) -> None:
         """Feed, and take all that follows; from an answer without end the client goes away."""
         if self.closed:
             return
         self.session.feed(data)
-        self.pull()
+        self.pull(meanwhile)
 
-    def pull(self) -> None:
-        """What the shell writes when it is woken."""
+    def pull(self, meanwhile: Callable[[], None] | None = None) -> None:
+        """What the shell writes when it is woken; it may be kept from the next piece by others' work."""
         events = self.session.events()
         for event in events:
-            if isinstance(event, bytes):
-                self._said += event
-            elif isinstance(event, Close):
-                self.closed = True
+            self._take(event)
             if len(self._said) > self._limit:
                 events.close()
                 return
+            if meanwhile is not None:
+                meanwhile()
+                meanwhile = None
+        if meanwhile is not None:
+            meanwhile()
+        # What the others did may be news.
+        for event in self.session.events():
+            self._take(event)
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, bytes):
+            self._said += event
+        elif isinstance(event, Close):
+            self.closed, self.cut = True, event.abrupt
+        elif isinstance(event, Stall):
+            self.closed = self.cut = True
+        else:
+            assert isinstance(event, Delay | Pace | Pause), f"no shell knows {event!r}"
 
     def hear(self, _enough: Callable[[bytes], bool]) -> bytes:
         """All that was said: nothing more will come."""
@@ -77,8 +96,4 @@ class CoreWire:
 
 
 def _no_note(_kind: str, **_facts: Any) -> None:
-    return
-
-
-def _no_fault(_point: str, **_context: Any) -> None:
     return

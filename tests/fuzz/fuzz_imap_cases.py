@@ -29,6 +29,11 @@ ANSWER_BYTES_MAX = 4_000_000
 #: What may be swallowed as a literal before a client gives up to be heard again.
 FILLER_BYTES_MAX = 300_000
 _FROZEN = {"FETCH", "STORE", "SEARCH"}
+#: What another client does while an answer is on its way.
+_CHANGING = (
+    "STORE", "UID STORE", "EXPUNGE", "UID EXPUNGE", "MOVE", "UID MOVE", "APPEND", "COPY", "DELETE", "RENAME", "CLOSE",
+    "FETCH", "LOGOUT",
+)  # fmt: skip
 #: After these, and after commands that were spoilt, nobody knows whether a folder is selected and which.
 _MAY_LEAVE = {"", "CLOSE", "UNSELECT", "DELETE", "RENAME", "LOGOUT"}
 
@@ -43,8 +48,8 @@ class Wire(Protocol):
     #: The server has ended it.
     closed: bool
 
-    def send(self, data: bytes) -> None:
-        """Hand over bytes."""
+    def send(self, data: bytes, meanwhile: Callable[[], None] | None = None) -> None:
+        """Hand over bytes; do something else before all of the answer has come."""
 
     def hear(self, enough: Callable[[bytes], bool]) -> bytes:
         """What the server has said since; a socket waits until it is enough, and raises if that takes too long."""
@@ -63,7 +68,11 @@ def make(chance: Random, *, sessions: int = 2) -> Case:
         for name in _way_in(chance):
             steps.append(_exchange(chance, session, len(steps), name=name))
     for _ in range(chance.randint(1, 8)):
-        steps.append(_step(chance, chance.randrange(sessions), len(steps)))
+        session = chance.randrange(sessions)
+        step = _step(chance, session, len(steps))
+        if step["kind"] == "exchange" and chance.random() < 0.25:
+            step["meanwhile"] = _exchange(chance, (session + 1) % sessions, len(steps), name=chance.choice(_CHANGING))
+        steps.append(step)
     return {"steps": steps}
 
 
@@ -155,11 +164,15 @@ class Player:
         """Section 7.1: the server speaks first."""
         self._heard(lambda out: out.endswith(b"\r\n"))
 
-    def play(self, step: dict[str, Any]) -> None:
-        """One step, if there is still somebody to talk to."""
+    def play(self, step: dict[str, Any], others: Sequence[Player] = ()) -> None:
+        """One step, if there is still somebody to talk to; ``others`` are by number who may do something meanwhile."""
         if self._wire.closed or self._lost:
             return
-        {"exchange": self._exchange, "pipeline": self._pipeline, "stream": self._stream}[step["kind"]](step)
+        if step["kind"] != "exchange":
+            {"pipeline": self._pipeline, "stream": self._stream}[step["kind"]](step)
+            return
+        other = step.get("meanwhile")
+        self._exchange(step, (lambda: others[other["session"]].play(other)) if other and others else None)
 
     def finish(self) -> None:
         """Whatever was, a NOOP is answered."""
@@ -167,7 +180,7 @@ class Player:
             self._resync(swallowed=0)
         self._wire.leave()
 
-    def _exchange(self, step: dict[str, Any]) -> None:
+    def _exchange(self, step: dict[str, Any], meanwhile: Callable[[], None] | None) -> None:
         tag, name = raw(step["tag"]), step["name"]
         self._mirror.frozen = name in _FROZEN
         if name in {"SELECT", "EXAMINE"}:
@@ -178,8 +191,10 @@ class Player:
         # What no server asks for twice ends whatever still waits for a line.
         for piece in [*step["pieces"], ["*\r\n"], ["DONE\r\n"], ["\r\n"]]:
             before = len(replies)
-            for chunk in piece:
+            for chunk in piece[:-1]:
                 self._wire.send(raw(chunk))
+            self._wire.send(raw(piece[-1]), meanwhile)
+            meanwhile = None
             replies += self._heard(_until(tag))
             if self._wire.closed or self._lost or _tagged(replies):
                 break

@@ -30,7 +30,12 @@ class SocketWire:
         self._said = bytearray()
         self.closed = False
 
-    def send(self, data):
+    def send(self, data, meanwhile=None):
+        self._send(data)
+        if meanwhile is not None:
+            meanwhile()
+
+    def _send(self, data):
         if self._pause_s:
             time.sleep(self._pause_s)
         try:

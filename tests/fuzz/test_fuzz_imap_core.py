@@ -11,8 +11,11 @@ from pathlib import Path
 import fuzz_imap_cases as cases
 import fuzz_imap_grammar as grammar
 import pytest
-from fuzz_campaign import Campaign, load, no_hang, say, seconds
+from fuzz_campaign import Campaign, load, no_hang, raw, say, seconds
 from fuzz_core import CoreWire, store, uidvalidities
+from fuzz_imap_replies import parse
+
+from fakemail.faults import PRESETS, Plan, parse_faults
 
 KIB = 1024
 FOUND = sorted((Path(__file__).parent / "found").glob("imap-core-*.json"))
@@ -25,7 +28,7 @@ def check(case, seen=None):
     for player in players:
         player.greeting()
     for step in case["steps"]:
-        players[step["session"]].play(step)
+        players[step["session"]].play(step, players)
     for player in players:
         player.finish()
 
@@ -41,6 +44,37 @@ def test_fuzz_imap_core_answers_everything():
     if campaign.done:
         never = [name for name, counts in told.items() if not counts["OK"]]
         assert not never, f"no {', '.join(never)} succeeded: the inputs don't reach them"
+
+
+IMAP_FAULTS = [fault.as_dict() for preset in PRESETS.values() for fault in preset if fault.point.startswith("imap.")]
+
+
+def make_faulty(chance):
+    case = cases.make(chance)
+    faults = [chance.choice(IMAP_FAULTS) | {"id": f"f{number}"} for number in range(chance.randint(1, 4))]
+    return case | {"faults": faults}
+
+
+def check_faulty(case):
+    """Under faults a client may be told anything, at any time, or nothing; whatever is whole is still well-formed."""
+    mail, plan = store(), Plan(1, parse_faults(case["faults"]))
+    wires = [CoreWire(mail, plan) for _ in range(2)]
+    said = [b"", b""]
+    for step in case["steps"]:
+        at = step["session"]
+        for piece in step.get("pieces") or [step["chunks"]]:
+            for chunk in piece:
+                wires[at].send(raw(chunk))
+            said[at] += wires[at].hear(bool)
+    for wire, text in zip(wires, said, strict=True):
+        if not wire.cut:
+            parse(text)
+        wire.leave()
+
+
+@pytest.mark.timeout(seconds() + 100)
+def test_fuzz_imap_core_survives_its_own_faults():
+    Campaign("imap-faults").run(make_faulty, check_faulty, at_least=100)
 
 
 @pytest.mark.parametrize("path", FOUND, ids=lambda path: path.stem)

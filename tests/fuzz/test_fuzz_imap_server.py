@@ -57,7 +57,7 @@ def check(server, case, seen):
         for player in players:
             player.greeting()
         for step in case["steps"]:
-            players[step["session"]].play(step)
+            players[step["session"]].play(step, players)
         for wire, player, end in zip(wires, players, case["ends"], strict=True):
             _end(wire, player, end, raw(case["unfinished"]))
     finally:
