@@ -11,10 +11,10 @@ import json
 from collections.abc import Callable
 from typing import Final
 
-from fakemail.faults import Action
 from fakemail.imap_protocol.context import AUTHENTICATED, Answer, Context, Ok, Refused, Request
-from fakemail.imap_protocol.events import Close, Delay, Line, Stall, Steps
-from fakemail.imap_protocol.offer import offered
+from fakemail.imap_protocol.events import Line, Steps
+from fakemail.imap_protocol.faulty import spoilt
+from fakemail.imap_protocol.offer import announced
 from fakemail.imap_protocol.syntax import SyntaxFault
 from fakemail.mailbox import Account
 
@@ -33,7 +33,7 @@ def login(context: Context, request: Request) -> Answer:
     password = cursor.text()
     cursor.end()
     _need_tls(context)
-    yield from _faulty(context, user, "LOGIN")
+    yield from _faulty(context, request.tag, user, "LOGIN")
     account = context.mail.login(user, password)
     return _enter(context, user, "LOGIN", account)
 
@@ -56,7 +56,7 @@ def authenticate(context: Context, request: Request) -> Answer:
     if first is None:
         yield b"+ \r\n"
         first = yield Line()
-    return (yield from mechanism(context, _decoded(first)))
+    return (yield from mechanism(context, request.tag, _decoded(first)))
 
 
 def _decoded(text: bytes) -> bytes:
@@ -69,13 +69,13 @@ def _decoded(text: bytes) -> bytes:
         raise SyntaxFault("base64 expected") from err
 
 
-def _plain(context: Context, data: bytes) -> Answer:
+def _plain(context: Context, tag: bytes, data: bytes) -> Answer:
     """RFC 4616 section 2: authzid NUL authcid NUL password."""
     parts = data.decode("utf-8", errors="surrogateescape").split("\0")
     if len(parts) != 3:  # noqa: PLR2004  # the three that are named above
         raise SyntaxFault("authzid NUL authcid NUL password expected")
     authzid, user, password = parts
-    yield from _faulty(context, user, "PLAIN")
+    yield from _faulty(context, tag, user, "PLAIN")
     account = context.mail.login(user, password)
     if account is not None and authzid and authzid.lower() != account.address:
         # Nobody may act for another user.
@@ -83,17 +83,17 @@ def _plain(context: Context, data: bytes) -> Answer:
     return _enter(context, user, "PLAIN", account)
 
 
-def _xoauth2(context: Context, data: bytes) -> Answer:
+def _xoauth2(context: Context, tag: bytes, data: bytes) -> Answer:
     """``user=U^Aauth=Bearer T^A^A``; a refused token is told in JSON behind ``+`` before the NO."""
     parts = data.decode("utf-8", errors="surrogateescape").split("\1")
     fields = dict(part.partition("=")[::2] for part in parts if part)
     kind, _, token = fields.get("auth", "").partition(" ")
     if "user" not in fields or kind.lower() != "bearer":
         raise SyntaxFault("user and auth=Bearer expected")
-    return (yield from _bearer(context, "XOAUTH2", fields["user"], token))
+    return (yield from _bearer(context, tag, "XOAUTH2", fields["user"], token))
 
 
-def _oauthbearer(context: Context, data: bytes) -> Answer:
+def _oauthbearer(context: Context, tag: bytes, data: bytes) -> Answer:
     """RFC 7628 section 3.1: a GS2 header with the user, then fields as above."""
     header, *fields = data.decode("utf-8", errors="surrogateescape").split("\1")
     users = [part[2:] for part in header.split(",") if part.startswith("a=")]
@@ -102,11 +102,11 @@ def _oauthbearer(context: Context, data: bytes) -> Answer:
     if not users or kind.lower() != "bearer":
         raise SyntaxFault("a GS2 header with the user and auth=Bearer expected")
     user = users[0].replace("=2C", ",").replace("=3D", "=")
-    return (yield from _bearer(context, "OAUTHBEARER", user, token))
+    return (yield from _bearer(context, tag, "OAUTHBEARER", user, token))
 
 
-def _bearer(context: Context, mechanism: str, user: str, token: str) -> Answer:
-    expired = yield from _faulty(context, user, mechanism)
+def _bearer(context: Context, tag: bytes, mechanism: str, user: str, token: str) -> Answer:
+    expired = yield from _faulty(context, tag, user, mechanism)
     account = None if expired else context.mail.login_token(user, token)
     if account is None:
         yield b"+ " + _TOKEN_REFUSED + b"\r\n"
@@ -114,7 +114,7 @@ def _bearer(context: Context, mechanism: str, user: str, token: str) -> Answer:
     return _enter(context, user, mechanism, account)
 
 
-_MECHANISMS: Final[dict[str, Callable[[Context, bytes], Answer]]] = {
+_MECHANISMS: Final[dict[str, Callable[[Context, bytes, bytes], Answer]]] = {
     "PLAIN": _plain,
     "XOAUTH2": _xoauth2,
     "OAUTHBEARER": _oauthbearer,
@@ -126,25 +126,13 @@ def _need_tls(context: Context) -> None:
         raise Refused("passwords are taken behind TLS alone", code="PRIVACYREQUIRED")
 
 
-def _faulty(context: Context, user: str, mechanism: str) -> Steps[bool]:
+def _faulty(context: Context, tag: bytes, user: str, mechanism: str) -> Steps[bool]:
     """What a fault does instead of the check; True if it says that the token has expired."""
-    action: Action | None = context.decide("imap.auth", user=user.lower(), mechanism=mechanism)
-    if action is None:
-        return False
-    if action.delay_ms:
-        yield Delay(delay_ms=action.delay_ms)
-    if action.drop:
-        yield Close(abrupt=True)
-    if action.stall:
-        yield Stall()
-    if action.reply is not None:
+    action = context.decide("imap.auth", user=user.lower(), mechanism=mechanism)
+    if action is not None and action.reply is not None:
         context.note("login", user=user.lower(), mechanism=mechanism, success=False)
-        kind, _, text = action.reply.partition(" ")
-        if kind == "BYE":
-            yield f"* {action.reply}\r\n".encode()
-            yield Close()
-        raise Refused(text) if kind == "NO" else SyntaxFault(text)
-    return action.expired_token
+    yield from spoilt(action, tag)
+    return action is not None and action.expired_token
 
 
 def _enter(context: Context, user: str, mechanism: str, account: Account | None) -> Ok:
@@ -159,4 +147,4 @@ def _enter(context: Context, user: str, mechanism: str, account: Account | None)
     connections = context.mail.connections
     connections["imap", ""] -= 1
     connections["imap", account.address] += 1
-    return Ok(text="Logged in", code=f"CAPABILITY {offered(context)}")
+    return Ok(text="Logged in", code=f"CAPABILITY {announced(context)}")

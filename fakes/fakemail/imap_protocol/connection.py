@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fakemail.imap_protocol.context import LOGOUT, Answer, Context, Ok, Refused, Request
 from fakemail.imap_protocol.events import Close, StartTls
-from fakemail.imap_protocol.offer import offered
+from fakemail.imap_protocol.offer import announced
 from fakemail.imap_protocol.syntax import SyntaxFault
 
 #: RFC 2971 section 3.3.
@@ -14,10 +14,7 @@ _ID_FIELDS_MAX = 30
 def capability(context: Context, request: Request) -> Answer:
     """RFC 3501 section 6.1.1."""
     request.cursor.end()
-    action = context.decide("imap.capability")
-    if action is not None and action.strip:
-        context.stripped = frozenset(name.upper() for name in action.strip)
-    yield f"* CAPABILITY {offered(context)}\r\n".encode()
+    yield f"* CAPABILITY {announced(context)}\r\n".encode()
     return Ok(text="CAPABILITY completed")
 
 

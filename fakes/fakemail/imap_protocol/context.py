@@ -92,8 +92,6 @@ class Context:
     view: View | None = None
     #: CONDSTORE and QRESYNC, once they are on (RFC 7162 section 3.1).
     enabled: set[str] = field(default_factory=set)
-    #: Capabilities that a fault withholds.
-    stripped: frozenset[str] = frozenset()
     #: Facts for the ledger's entry of the command at work.
     facts: dict[str, object] = field(default_factory=dict)
 

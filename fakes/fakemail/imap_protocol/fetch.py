@@ -19,7 +19,8 @@ from fakemail.faults.garble import GARBLES
 from fakemail.folder import SEEN
 from fakemail.imap_protocol.condstore import switch_on
 from fakemail.imap_protocol.context import Answer, Context, Ok, Request
-from fakemail.imap_protocol.events import Close, Delay, Event, Stall
+from fakemail.imap_protocol.events import Event, Pace
+from fakemail.imap_protocol.faulty import carried_out
 from fakemail.imap_protocol.message import Message
 from fakemail.imap_protocol.structure import FIELD_NAME, envelope, find_part, some_fields, structure
 from fakemail.imap_protocol.syntax import Cursor, SyntaxFault, astring, uid_set
@@ -396,12 +397,9 @@ def _cut(context: Context, row: list[bytes]) -> Iterator[Event]:
         if action is None:
             yield piece
             continue
-        at = len(piece) // 2 if action.after_bytes is None else action.after_bytes
+        at = action.after_bytes or 0
         yield piece[:at]
-        if action.delay_ms:
-            yield Delay(delay_ms=action.delay_ms)
-        if action.drop:
-            yield Close(abrupt=True)
-        if action.stall:
-            yield Stall()
+        yield from carried_out(action)
         yield piece[at:]
+        if action.bytes_per_s is not None:
+            yield Pace(bytes_per_s=None)

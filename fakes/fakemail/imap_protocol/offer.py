@@ -1,6 +1,6 @@
 """Which capabilities a client is told of, and when (RFC 3501 section 7.2.1). Pure.
 
-Called by: connection, auth, session.
+Called by: connection, auth, session, and serving for what can be switched off.
 """
 
 from __future__ import annotations
@@ -53,10 +53,11 @@ NEEDS: Final = {
 }
 
 
-def offered(context: Context) -> str:
-    """The capabilities of this moment, separated by spaces."""
+def announced(context: Context) -> str:
+    """The capabilities of this moment, separated by spaces; a fault may hide some of them."""
     told = [*ALWAYS, *(BEFORE_LOGIN if context.state == NOT_AUTHENTICATED else AFTER_LOGIN)]
-    unfit = set(context.stripped)
+    action = context.decide("imap.capability")
+    unfit = {name.upper() for name in action.strip} if action is not None else set()
     options = context.options
     if not options.starttls or context.tls:
         unfit.add("STARTTLS")

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from fakemail.folder import SEEN, Folder
 from fakemail.imap_protocol.condstore import switch_on
 from fakemail.imap_protocol.context import SELECTED, Answer, Context, Ok, Request, codes, mailbox_name
-from fakemail.imap_protocol.events import Close, Line
+from fakemail.imap_protocol.events import Line
+from fakemail.imap_protocol.faulty import spoilt
 from fakemail.imap_protocol.fetch import MODSEQ_MAX
 from fakemail.imap_protocol.syntax import Cursor, SyntaxFault, uid_set
 from fakemail.imap_protocol.view import View
@@ -173,12 +174,7 @@ def idle(context: Context, request: Request) -> Answer:
     """RFC 2177 section 3; without a folder too: there is just no news then."""
     request.cursor.end()
     action = context.decide("imap.idle", folder=context.folder_name)
-    if action is not None:
-        if action.reply is not None:
-            yield f"* {action.reply}\r\n".encode()
-            yield Close()
-        if action.drop:
-            yield Close(abrupt=True)
+    yield from spoilt(action, request.tag)
     yield b"+ idling\r\n"
     line = yield Line(idle=True)
     if line.upper() != b"DONE":

@@ -26,8 +26,9 @@ from fakemail.imap_protocol.context import (
     Refused,
     Request,
 )
-from fakemail.imap_protocol.events import Close, Delay, Event, Line, Pace, Stall, StartTls, Wait
-from fakemail.imap_protocol.offer import offered
+from fakemail.imap_protocol.events import Close, Event, Line, Pace, StartTls, Wait
+from fakemail.imap_protocol.faulty import Answered, spoilt
+from fakemail.imap_protocol.offer import announced
 from fakemail.imap_protocol.syntax import (
     LITERAL_BYTES_MAX_BEFORE_LOGIN,
     Continue,
@@ -67,6 +68,7 @@ class ImapSession:
         self._ask = decide
         limit = min(options.literal_bytes_max, LITERAL_BYTES_MAX_BEFORE_LOGIN)
         self._framer = Framer(line_bytes_max=options.line_bytes_max, literal_bytes_max=limit)
+        self._paced = False
         self._running = self._run()
 
     def _decide(self, point: str, **context: object) -> Action | None:
@@ -89,7 +91,7 @@ class ImapSession:
 
     def greeting(self) -> bytes:
         """RFC 3501 section 7.1.1."""
-        return f"* OK [CAPABILITY {offered(self._context)}] fakemail is ready\r\n".encode()
+        return f"* OK [CAPABILITY {announced(self._context)}] fakemail is ready\r\n".encode()
 
     def feed(self, data: bytes) -> None:
         """More bytes from the client."""
@@ -143,18 +145,23 @@ class ImapSession:
     def _dispatch(self, command: bytes) -> Iterator[Event]:
         context, cursor, tag = self._context, Cursor(command), b"*"
         context.facts = {}
+        if self._paced:
+            # The pace was the last command's.
+            self._paced = False
+            yield Pace(bytes_per_s=None)
         called, result = "", "BAD"
         try:
             tag = self._tag(cursor)
             name, by_uid = self._name(cursor)
             request = Request(tag=tag, name=name, cursor=cursor, by_uid=by_uid)
             called = f"UID {name}" if by_uid else name
-            spoilt = yield from self._faulty(tag, (name, called))
-            if spoilt:
-                return
+            action = self._context.decide("imap.command", command=(name, called), folder=self._context.folder_name)
+            yield from self._before(action, tag)
             done = yield from self._answer(self._handler(request))
             result = "OK"
-            yield from self._succeed(request, done)
+            yield from self._succeed(request, done, called)
+        except Answered:
+            result = "fault"
         except SyntaxFault as err:
             yield tag + f" BAD {_plain(str(err))}\r\n".encode()
         except Refused as err:
@@ -237,16 +244,11 @@ class ImapSession:
                 yield from self._changes(expunges=True)
             yield Wait()
 
-    def _succeed(self, request: Request, done: Ok) -> Iterator[Event]:
-        action = self._context.decide("imap.reply", command=request.name, folder=self._context.folder_name)
-        if action is not None:
-            if action.delay_ms:
-                yield Delay(delay_ms=action.delay_ms)
-            if action.drop or action.stall:
-                yield Close(abrupt=True) if action.drop else Stall()
-            if action.reply is not None:
-                yield from self._replied(request.tag, action.reply)
-                return
+    def _succeed(self, request: Request, done: Ok, called: str) -> Iterator[Event]:
+        names = (request.name, called)
+        yield from spoilt(
+            self._context.decide("imap.reply", command=names, folder=self._context.folder_name), request.tag
+        )
         yield from self._changes(expunges=done.expunges)
         code = f"[{done.code}] " if done.code else ""
         yield request.tag + f" OK {code}{done.text}\r\n".encode()
@@ -264,34 +266,13 @@ class ImapSession:
 
     # --- faults ---
 
-    def _faulty(self, tag: bytes, names: tuple[str, str]) -> Generator[Event, None, bool]:
-        """What a fault does before or instead of the command; True if instead."""
-        action = self._context.decide("imap.command", command=names, folder=self._context.folder_name)
-        if action is None:
-            return False
-        if action.delay_ms:
-            yield Delay(delay_ms=action.delay_ms)
-        if action.bytes_per_s is not None:
-            yield Pace(bytes_per_s=action.bytes_per_s)
-        if action.mailbox is not None:
-            self._elsewhere(action.mailbox)
-        if action.drop:
-            yield Close(abrupt=True)
-        if action.stall:
-            yield Stall()
-        if action.reply is None:
-            return False
-        yield from self._replied(tag, action.reply)
-        if action.close:
-            yield Close()
-        return True
-
-    def _replied(self, tag: bytes, reply: str) -> Iterator[Event]:
-        if reply.startswith("BYE"):
-            yield f"* {reply}\r\n".encode()
-            yield Close()
-            return
-        yield tag + b" " + reply.encode() + b"\r\n"
+    def _before(self, action: Action | None, tag: bytes) -> Iterator[Event]:
+        """What a fault does before or instead of the command."""
+        if action is not None:
+            self._paced = action.bytes_per_s is not None
+            if action.mailbox is not None:
+                self._elsewhere(action.mailbox)
+        yield from spoilt(action, tag)
 
     def _elsewhere(self, what: str) -> None:
         """Another client, or the server itself, changes the selected folder at this very moment."""
