@@ -18,6 +18,8 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from fakemail import FakemailError
 
+#: Where a server listens that was told nothing else: GreenMail's ports, so that one can stand in for the other.
+PORTS: Final[Mapping[str, int]] = {"smtp": 3025, "smtps": 3465, "imap": 3143, "imaps": 3993, "control": 3080}
 #: The keywords of ``put_fault`` that say when; every other one is part of the action.
 WHEN: Final = frozenset(
     {"always", "first", "nth", "after", "every", "window", "window_s", "probability", "bucket"},
@@ -256,8 +258,8 @@ class FakeMail:
     ) -> Fault:
         """Add one fault, or replace the one of this id; the counts of the others go on.
 
-        ``put_fault("smtp.rcpt", reply="451 4.7.1 Later", first=2)``: the keywords of WHEN say when (none: always), every
-        other keyword is part of the action.
+        ``put_fault("smtp.rcpt", reply="451 4.7.1 Later", first=2)``: the keywords of WHEN say when (none: always),
+        every other keyword is part of the action.
         """
         when = {name: value for name, value in parts.items() if name in WHEN} or {"always": True}
         action = {name: value for name, value in parts.items() if name not in WHEN}

@@ -265,7 +265,7 @@ class Faults:
         self._fakes = fakes
 
     def put(self, point: str, **parts: Any) -> Fault:
-        """``put("smtp.rcpt", reply="451 4.7.1 Later", first=2)``; the result heals as a context manager, or by ``heal``."""
+        """``put("smtp.rcpt", reply="451 4.7.1 Later", first=2)``; as a context manager the result heals at its end."""
         return self._fakes.put_fault(point, **parts)
 
     def preset(self, name: str) -> list[Fault]:

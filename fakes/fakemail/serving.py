@@ -25,16 +25,17 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from fakemail import FakemailError
+from fakemail.client import PORTS
+from fakemail.config import Config, apply
+from fakemail.control.loading import load
 from fakemail.control.shared import Shared, WatchedLedger
 from fakemail.faults import Plan
-from fakemail.imap_protocol import ImapOptions
+from fakemail.imap_protocol import ImapOptions, without
 from fakemail.imap_server import ImapConnection
 from fakemail.mailbox import MailStore
 from fakemail.smtp_server import Handler, SmtpConnection, SmtpOptions
 from fakemail.tls import Certificates, TlsGate
 
-#: GreenMail's ports, so that one can stand in for the other.
-PORTS: Final[Mapping[str, int]] = {"smtp": 3025, "smtps": 3465, "imap": 3143, "imaps": 3993, "control": 3080}
 #: A free port each.
 FREE_PORTS: Final[Mapping[str, int]] = dict.fromkeys(PORTS, 0)
 #: For answers that are being given when the control closes.
@@ -48,10 +49,6 @@ class ServingError(FakemailError):
     """A port can't be had."""
 
 
-def _nothing(_store: MailStore, _plan: Plan) -> None:
-    """An empty start."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """How the servers are."""
@@ -60,18 +57,42 @@ class Options:
     host: str = "127.0.0.1"
     #: By name: 0 is a free one, None or no entry is off.
     ports: Mapping[str, int | None] = field(default_factory=lambda: dict(PORTS))
-    #: Of mail and chance.
-    seed: int = 1
-    #: Brings users, mail, faults and limits in: at the start, and at every reset to it.
-    start: Callable[[MailStore, Plan], None] = _nothing
-    #: How SMTP behaves.
+    #: Users, mail, faults, limits: at the start, and at every reset to it.
+    config: Config = field(default_factory=Config)
+    #: How SMTP behaves, where the configuration says nothing.
     smtp: SmtpOptions = field(default_factory=SmtpOptions)
-    #: How IMAP behaves; STARTTLS is there unless ``without`` names it.
+    #: How IMAP behaves, where the configuration says nothing; STARTTLS is there.
     imap: ImapOptions = field(default_factory=ImapOptions)
-    #: IMAP clients that say nothing for so long are logged out (RFC 3501 section 5.4); None: never.
-    imap_idle_s: float | None = None
     #: Names that the certificate is for, beside the host, localhost and its addresses.
     tls_names: tuple[str, ...] = ()
+
+    @property
+    def seed(self) -> int:
+        """Of mail and chance."""
+        return 1 if self.config.seed is None else self.config.seed
+
+    def for_smtp(self) -> SmtpOptions:
+        """Both together."""
+        said, limits = self.config.smtp, self.config.limits
+        return replace(
+            self.smtp,
+            without=self.smtp.without | said.without,
+            tls_required=self.smtp.tls_required or said.require_tls,
+            size_bytes_max=limits.message_bytes or self.smtp.size_bytes_max,
+        )
+
+    def for_imap(self) -> ImapOptions:
+        """Both together."""
+        said, limits = self.config.imap, self.config.limits
+        return replace(
+            self.imap,
+            # What needs a capability that is not there is not there either.
+            without=without(self.imap.without | said.without),
+            starttls=True,
+            require_tls=self.imap.require_tls or said.require_tls,
+            line_bytes_max=limits.line_bytes or self.imap.line_bytes_max,
+            literal_bytes_max=limits.literal_bytes or self.imap.literal_bytes_max,
+        )
 
 
 class Fakes:
@@ -89,8 +110,15 @@ class Fakes:
             plan=plan,
             version=version(),
             ca_pem=lambda: self.certificates.ca_pem.decode("ascii"),
-            restore=lambda: self._options.start(store, plan),
+            restore=self._restore,
         )
+
+    def _restore(self) -> None:
+        config, shared = self._options.config, self.shared
+        apply(config, shared.store, shared.plan, load=load)
+        for address, folder, line in config.running:
+            name = shared.store.user(address).address
+            shared.set_clock(name, folder, line.per_s, weights=line.weights, profile=line.profile)
 
     @property
     def servers(self) -> Mapping[str, tuple[str, int]]:
@@ -109,8 +137,8 @@ class Fakes:
         return {"pid": os.getpid(), "version": self.shared.version, **mail, "control": self.url}
 
     async def __aenter__(self) -> Self:
-        self.shared.restore()
         try:
+            self.shared.restore()
             await self._open()
         except BaseException:
             await self._close()
@@ -148,7 +176,7 @@ class Fakes:
 
     def _smtp(self, loop: asyncio.AbstractEventLoop) -> Callable[[], Any]:
         store, ledger, plan, connections = self._common()
-        options, certificates = self._options.smtp, self.certificates
+        options, certificates = self._options.for_smtp(), self.certificates
         handler = Handler(store, ledger, plan, connections, options=options, certificates=certificates)
         return functools.partial(SmtpConnection, handler, loop)
 
@@ -156,9 +184,9 @@ class Fakes:
         return functools.partial(
             ImapConnection,
             *self._common(),
-            options=replace(self._options.imap, starttls=True),
+            options=self._options.for_imap(),
             certificates=self.certificates,
-            idle_timeout_s=self._options.imap_idle_s,
+            idle_timeout_s=self._options.config.limits.idle_timeout_s,
             loop=loop,
         )
 

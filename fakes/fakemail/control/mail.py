@@ -10,10 +10,12 @@ import asyncio
 import hashlib
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Final
 
 from aiohttp import web
 
+from fakemail.control.loading import load
 from fakemail.control.requests import Call, RequestError, Route
 from fakemail.mailbox import Account, Folder, NotFoundError
 from fakemail.mime import field_value, header_block
@@ -122,6 +124,13 @@ async def seed(call: Call) -> Any:
     uids = store.seed_folder(folder, count=count, seed=number, profile=profile, gaps=gaps)
     answer = {"uidvalidity": folder.uidvalidity, "count": len(uids), "first": uids.smallest, "last": uids.largest}
     return answer | {"messages": await rows(folder, uids, digests=True) if shown else []}
+
+
+async def load_files(call: Call) -> Any:
+    """POST /mailboxes/{address}/load: a path on the server's machine."""
+    folder = folder_of(call)
+    count = load(call.shared.store, folder, Path(call.text("path")))
+    return facts(folder) | {"loaded": count}
 
 
 async def reset_uidvalidity(call: Call) -> Any:
@@ -234,9 +243,18 @@ ROUTES: Final = (
     Route(
         method="POST",
         path=f"{_BOX}/seed",
-        about="Put `count` synthesised messages into a folder; rows with SHA-256 for at most 10,000, or as `digests` says.",
+        about="Put `count` synthesised messages into a folder; answers digests of up to 10,000, or as `digests` says.",
         handler=seed,
         names=("folder", "count", "seed", "profile", "gaps", "digests"),
+        body="object",
+        status=201,
+    ),
+    Route(
+        method="POST",
+        path=f"{_BOX}/load",
+        about="Load a Maildir or an mbox file that lies on the server's machine.",
+        handler=load_files,
+        names=("folder", "path"),
         body="object",
         status=201,
     ),

@@ -38,6 +38,13 @@ class RequestError(FakemailError):
         self.allowed = allowed
 
 
+class TooLongError(RequestError):
+    """The body is longer than is allowed."""
+
+    def __init__(self, size_bytes_max: int) -> None:
+        super().__init__(where="body", problem="too long", allowed=f"{size_bytes_max} bytes")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Call:
     """One request to one route."""
@@ -125,6 +132,9 @@ class Route:
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """Read, check, do, answer."""
+        size_bytes_max = RAW_BYTES_MAX if self.body == "raw" else JSON_BYTES_MAX
+        if (request.content_length or 0) > size_bytes_max:
+            raise TooLongError(size_bytes_max)
         given = {name: _one(request.query.getall(name)) for name in request.query}
         body: Any = None
         if self.body == "object":
@@ -167,7 +177,7 @@ async def _json(request: web.Request) -> Any:
     async for piece in request.content.iter_any():
         text += piece
         if len(text) > JSON_BYTES_MAX:
-            raise web.HTTPRequestEntityTooLarge(max_size=JSON_BYTES_MAX, actual_size=len(text))
+            raise TooLongError(JSON_BYTES_MAX)
     try:
         return json.loads(text)
     # RecursionError: a document of ten thousand brackets.
@@ -182,13 +192,17 @@ async def _object(request: web.Request) -> dict[str, Any]:
     return body
 
 
+#: Everything else that a user did wrong is 400.
+_STATUS: Final[Mapping[type[FakemailError], int]] = {NotFoundError: 404, ConflictError: 409, TooLongError: 413}
+
+
 @web.middleware
 async def errors(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Any:
     """Every error is JSON that says what was wrong, where, and what is allowed."""
     try:
         return await handler(request)
     except FakemailError as err:
-        status = 404 if isinstance(err, NotFoundError) else 409 if isinstance(err, ConflictError) else 400
+        status = next((code for kind, code in _STATUS.items() if isinstance(err, kind)), 400)
         return _told(str(err), status=status, where=getattr(err, "where", ""))
     except web.HTTPMethodNotAllowed as err:
         allowed = ", ".join(sorted(err.allowed_methods))
@@ -196,8 +210,8 @@ async def errors(request: web.Request, handler: Callable[[web.Request], Awaitabl
     except web.HTTPNotFound:
         return _told(f"no endpoint {request.path}; allowed: those that GET / lists", status=404)
     except web.HTTPRequestEntityTooLarge:
-        most = RAW_BYTES_MAX if request.content_type == "application/octet-stream" else JSON_BYTES_MAX
-        return _told(f"body: too long; allowed: {most} bytes", status=413, where="body")
+        # It came in chunks, and only the message of ``raw`` is read by aiohttp.
+        return _told(str(TooLongError(RAW_BYTES_MAX)), status=413, where="body")
 
 
 def _told(text: str, *, status: int, where: str = "") -> web.Response:

@@ -41,7 +41,7 @@ async def stats(call: Call) -> Any:
         "folders": len(folders),
         "messages": sum(len(folder.uids) for folder in folders),
         "connections": dict(Counter(str(facts["protocol"]) for facts, _ in _of_user(call))),
-        "timelines": len(shared.clocks()),
+        "timelines": shared.clocks,
         "faults": shared.plan.counters,
         "ledger": {"seq": shared.ledger.seq, "dropped": shared.ledger.dropped, "counts": dict(shared.ledger.counts)},
     }
@@ -153,7 +153,7 @@ ROUTES: Final = (
     Route(
         method="POST",
         path="/reset",
-        about="Forget users, mail, faults, limits and ledger; `to_start` brings the start back, `connections` cuts all.",
+        about="Forget users, mail, faults, limits, ledger; `to_start` brings the start back, `connections` cuts all.",
         handler=reset,
         names=("to_start", "connections"),
         body="object",

@@ -161,9 +161,10 @@ class Shared:
             except NotFoundError:
                 return
 
-    def clocks(self) -> list[tuple[str, str]]:
-        """Address and folder of each timeline that runs by itself."""
-        return sorted(self._clocks)
+    @property
+    def clocks(self) -> int:
+        """How many timelines run by themselves."""
+        return len(self._clocks)
 
     async def stop_clocks(self) -> None:
         """No timeline runs by itself any more."""
