@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 
 import pytest
 
@@ -16,23 +14,7 @@ import fakemail_server  # noqa: E402
 import greenmail_server  # noqa: E402
 from contract.lacks import PEERS  # noqa: E402
 from mail_clients import new_mailbox  # noqa: E402
-
-
-def missing(what: str) -> None:
-    """Skip on a laptop, fail where CI is set: there nothing may be missing."""
-    if os.environ.get("CI"):
-        pytest.fail(what)
-    pytest.skip(what)
-
-
-def find_program(package: str, *names: str) -> str:
-    """The path of a program, by the Debian package that has it and its names."""
-    # Debian's servers are outside the path of a normal user.
-    path = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"))
-    found = next((place for name in names if (place := shutil.which(name, path=path))), None)
-    if found is None:
-        missing(f"{names[0]} is not installed: apt-get install {package}")
-    return found
+from programs import find_program, missing  # noqa: E402
 
 
 @pytest.fixture
