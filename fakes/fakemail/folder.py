@@ -54,9 +54,9 @@ class Shifted:
         """As the original's."""
         return self.base.flags_table
 
-    def flags_index(self, uid: int) -> int:
+    def flags_indexes(self, uids: range) -> Sequence[int]:
         """As the original's."""
-        return self.base.flags_index(uid + self.offset)
+        return self.base.flags_indexes(range(uids.start + self.offset, uids.stop + self.offset))
 
     def flags(self, uid: int) -> frozenset[str]:
         """As the original's."""
@@ -187,12 +187,9 @@ class Folder:
                 low += 1
                 continue
             end = min(high, segment.last)
-            table, index = segment.source.flags_table, segment.source.flags_index
             block = range(low, end + 1)
-            if changed:
-                out += [changed[uid] if uid in changed else table[index(uid)] for uid in block]
-            else:
-                out += [table[index(uid)] for uid in block]
+            made = map(segment.source.flags_table.__getitem__, segment.source.flags_indexes(block))
+            out += [changed.get(uid, flags) for uid, flags in zip(block, made, strict=True)] if changed else made
             low = end + 1
         return out
 
