@@ -26,7 +26,7 @@ from fakemail.imap_protocol.context import (
     Refused,
     Request,
 )
-from fakemail.imap_protocol.events import Close, Event, Line, Pace, StartTls, Wait
+from fakemail.imap_protocol.events import Close, Event, Line, Pace, Stall, StartTls, Wait
 from fakemail.imap_protocol.faulty import Answered, spoilt
 from fakemail.imap_protocol.offer import announced
 from fakemail.imap_protocol.syntax import (
@@ -67,7 +67,11 @@ class ImapSession:
         )
         self._ask = decide
         limit = min(options.literal_bytes_max, LITERAL_BYTES_MAX_BEFORE_LOGIN)
-        self._framer = Framer(line_bytes_max=options.line_bytes_max, literal_bytes_max=limit)
+        self._framer = Framer(
+            line_bytes_max=options.line_bytes_max,
+            literal_bytes_max=limit,
+            literal_plus="LITERAL+" not in options.without,
+        )
         self._paced = False
         self._running = self._run()
 
@@ -118,6 +122,8 @@ class ImapSession:
                 self.close()
                 yield event
                 return
+            if isinstance(event, Stall):
+                self._running.close()
             yield event
 
     def _run(self) -> Generator[Event, None, None]:
@@ -131,7 +137,7 @@ class ImapSession:
             elif isinstance(command, Continue):
                 yield b"+ go ahead\r\n"
             elif isinstance(command, TooLong):
-                yield command.tag + f" BAD the {command.what} is too long\r\n".encode()
+                yield command.tag + f" BAD {command.why}\r\n".encode()
             else:
                 yield from self._dispatch(command)
 
@@ -237,7 +243,7 @@ class ImapSession:
                 yield from self._expelled(view.folder.closed)
             line = self._framer.line()
             if isinstance(line, TooLong):
-                raise SyntaxFault(f"the {line.what} is too long")
+                raise SyntaxFault(line.why)
             if line is not None:
                 return line
             if idle:

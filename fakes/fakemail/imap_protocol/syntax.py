@@ -21,8 +21,8 @@ LITERAL_BYTES_MAX_BEFORE_LOGIN: Final = 65_536
 NESTING_MAX: Final = 32
 #: Enough of a line's end to see a literal's announcement.
 _TAIL_BYTES: Final = 32
-_LITERAL_END: Final = re.compile(rb"~?\{(\d{1,19})(\+?)\}\Z")
-_LITERAL_START: Final = re.compile(rb"~?\{(\d{1,19})\+?\}\r?\n")
+_LITERAL_END: Final = re.compile(rb"\{(\d{1,19})(\+?)\}\Z")
+_LITERAL_START: Final = re.compile(rb"\{(\d{1,19})\+?\}\r?\n")
 _ATOM: Final = re.compile(rb'[^\x00-\x20\x7f-\xff(){%*"\\\]]+')
 _ASTRING: Final = re.compile(rb'[^\x00-\x20\x7f(){%*"\\]+')
 _LIST_MAILBOX: Final = re.compile(rb'[^\x00-\x20\x7f(){"\\]+')
@@ -49,24 +49,30 @@ class TooLong:
     """A limit was exceeded; what exceeded it was read past."""
 
     tag: bytes
-    what: str
+    #: For the BAD; with a response code where there is one (RFC 7888 section 5: TOOBIG).
+    why: str
 
 
 class Framer:
     """Collects bytes until a command is whole."""
 
-    def __init__(self, *, line_bytes_max: int = LINE_BYTES_MAX, literal_bytes_max: int = LITERAL_BYTES_MAX) -> None:
+    def __init__(
+        self,
+        *,
+        line_bytes_max: int = LINE_BYTES_MAX,
+        literal_bytes_max: int = LITERAL_BYTES_MAX,
+        literal_plus: bool = True,
+    ) -> None:
+        #: Of a command's text, which are its lines without its literals.
         self._line_bytes_max = line_bytes_max
         #: Of all literals of a command together.
         self.literal_bytes_max = literal_bytes_max
+        self._literal_plus = literal_plus
         self._buffer = bytearray()
-        #: Where the current line begins, behind the literals that have arrived; how far it was searched for its end.
-        self._line = 0
-        self._searched = 0
-        self._granted = False
         #: Bytes of a literal that nobody wants.
         self._unwanted = 0
         self._too_long: TooLong | None = None
+        self._restart()
 
     def feed(self, data: bytes) -> None:
         """More bytes."""
@@ -80,10 +86,14 @@ class Framer:
     def clear(self) -> None:
         """Forget what came before TLS began: it may be an attacker's (RFC 3501 section 11.1, CVE-2011-0411)."""
         self._buffer.clear()
+        self._unwanted, self._too_long = 0, None
         self._restart()
 
     def _restart(self) -> None:
+        #: Where the current line begins, behind the literals that have arrived; how far it was searched for its end.
         self._line = self._searched = 0
+        #: Bytes of the literals so far.
+        self._literals = 0
         self._granted = False
 
     def line(self) -> bytes | TooLong | None:
@@ -91,7 +101,7 @@ class Framer:
         end = self._end()
         if end < 0:
             return None
-        line = bytes(self._buffer[:end]).rstrip(b"\r")
+        line = bytes(self._buffer[:end]).removesuffix(b"\r")
         self._drop(end + 1)
         if self._too_long is not None:
             return self._finish_too_long()
@@ -103,13 +113,13 @@ class Framer:
             end = self._end()
             if end < 0:
                 return None
-            line = bytes(self._buffer[max(self._line, end - _TAIL_BYTES) : end]).rstrip(b"\r")
+            line = bytes(self._buffer[max(self._line, end - _TAIL_BYTES) : end]).removesuffix(b"\r")
             literal = _LITERAL_END.search(line)
             if literal is None:
                 return self._take(end)
             size, waits = int(literal[1]), not literal[2]
-            if self._too_long is None and self._line + size > self.literal_bytes_max:
-                self._give_up("literal")
+            if found := self._wrong_literal(size, waits=waits):
+                self._give_up(found)
                 end = self._end()
             if self._too_long is not None:
                 self._drop(end + 1)
@@ -122,7 +132,13 @@ class Framer:
                 self._granted = True
                 return Continue()
             self._granted = False
+            self._literals += size
             self._line = self._searched = end + 1 + size
+
+    def _wrong_literal(self, size: int, *, waits: bool) -> str:
+        if self._too_long is None and self._literals + size > self.literal_bytes_max:
+            return "[TOOBIG] the literal is too long"
+        return "" if waits or self._literal_plus else "a literal has to wait for leave"
 
     def _end(self) -> int:
         """Where the current line ends; below zero when that has not arrived."""
@@ -133,19 +149,20 @@ class Framer:
         if len(self._buffer) < self._searched:
             return -1
         end = self._buffer.find(b"\n", self._searched)
-        length = (len(self._buffer) if end < 0 else end) - self._line
-        if length > self._line_bytes_max:
-            self._give_up("line")
+        text = (len(self._buffer) if end < 0 else end) - self._literals
+        if text > self._line_bytes_max:
+            self._give_up("the line is too long")
             end = self._buffer.find(b"\n")
         if end < 0:
             self._searched = len(self._buffer)
         return end
 
-    def _give_up(self, what: str) -> None:
+    def _give_up(self, why: str) -> None:
         """Keep the tag and the end of the current line alone."""
         if self._too_long is None:
-            tag = bytes(self._buffer[:64]).split(b" ", 1)[0]
-            self._too_long = TooLong(tag=tag if _ATOM.fullmatch(tag) and b"+" not in tag else b"*", what=what)
+            tag, space, _ = bytes(self._buffer[: min(64, self._line_bytes_max)]).partition(b" ")
+            known = space and _ATOM.fullmatch(tag) and b"+" not in tag
+            self._too_long = TooLong(tag=tag if known else b"*", why=why)
         end = self._buffer.find(b"\n", self._searched)
         keep = max(self._line, (len(self._buffer) if end < 0 else end) - _TAIL_BYTES)
         self._drop(keep)
@@ -231,7 +248,7 @@ class Cursor:
 
     def astring(self) -> bytes:
         """An atom, a quoted string or a literal."""
-        return self.string() if self.peek() in {b'"', b"{", b"~"} else self._match(_ASTRING, "string")[0]
+        return self.string() if self.peek() in {b'"', b"{"} else self._match(_ASTRING, "string")[0]
 
     def nstring(self) -> bytes | None:
         """NIL, a quoted string or a literal."""
