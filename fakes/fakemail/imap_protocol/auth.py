@@ -18,10 +18,11 @@ from fakemail.imap_protocol.offer import announced
 from fakemail.imap_protocol.syntax import SyntaxFault
 from fakemail.mailbox import Account
 
-#: What Google and Microsoft send behind the ``+`` before their NO.
-_TOKEN_REFUSED: Final = base64.b64encode(
-    json.dumps({"status": "401", "schemes": "bearer", "scope": "https://mail.example/"}).encode()
-)
+#: What is told behind the ``+`` before the NO: as Google and Microsoft do, and by RFC 7628 section 3.2.2.
+_TOKEN_REFUSED: Final = {
+    mechanism: base64.b64encode(json.dumps({"status": status, "schemes": "bearer", "scope": "https://mail/"}).encode())
+    for mechanism, status in (("XOAUTH2", "401"), ("OAUTHBEARER", "invalid_token"))
+}
 
 
 def login(context: Context, request: Request) -> Answer:
@@ -109,7 +110,8 @@ def _bearer(context: Context, tag: bytes, mechanism: str, user: str, token: str)
     expired = yield from _faulty(context, tag, user, mechanism)
     account = None if expired else context.mail.login_token(user, token)
     if account is None:
-        yield b"+ " + _TOKEN_REFUSED + b"\r\n"
+        yield b"+ " + _TOKEN_REFUSED[mechanism] + b"\r\n"
+        # Clients answer with an empty line, with ^A or with what they were told: the NO comes all the same.
         yield Line()
     return _enter(context, user, mechanism, account)
 

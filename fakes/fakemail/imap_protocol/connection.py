@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fakemail.imap_protocol.context import LOGOUT, Answer, Context, Ok, Refused, Request
+from fakemail.imap_protocol.context import LOGOUT, Answer, Context, Ok, Request
 from fakemail.imap_protocol.events import Close, StartTls
 from fakemail.imap_protocol.offer import announced
 from fakemail.imap_protocol.syntax import SyntaxFault
@@ -63,6 +63,6 @@ def starttls(context: Context, request: Request) -> Answer:
     if context.tls:
         raise SyntaxFault("TLS is on already")
     if not context.options.starttls:
-        raise Refused("TLS is not available")
+        raise SyntaxFault("TLS is not offered")
     yield from ()
     return Ok(text="Begin TLS", then=StartTls())

@@ -63,6 +63,8 @@ def announced(context: Context) -> str:
         unfit.add("STARTTLS")
     if not options.require_tls or context.tls:
         unfit.add("LOGINDISABLED")
+    else:
+        unfit.update(name for name in told if name.startswith("AUTH="))
     return " ".join(name for name in told if name not in unfit and context.has(name))
 
 
