@@ -72,7 +72,9 @@ class Conversation(Stream):
         self.offered: frozenset[str] = frozenset()
         #: The verb at work and its recipient, for the ledger.
         self.verb = self.recipient = ""
-        self._plain = "ENHANCEDSTATUSCODES" in options.without
+        if "ENHANCEDSTATUSCODES" in options.without:
+            put = self.put
+            self.put = lambda reply: put(_ENHANCED.sub(rb"\1", reply))
         self._guarded = options.tls_required or options.login_required
         self._greeted = False
         #: As whom the connection is counted; None before it is.
@@ -228,12 +230,6 @@ class Conversation(Stream):
             raise RefusedError("530 5.7.0 Must issue a STARTTLS command first")
         if options.login_required and self.verb not in BEFORE_LOGIN and not self.session.authenticated:
             raise RefusedError("530 5.7.0 Authentication required")
-
-    def flush(self) -> bool:
-        """Write what there is to say; a server without RFC 2034 has no enhanced codes."""
-        if self._plain:
-            self.replies[:] = [_ENHANCED.sub(rb"\1", reply) for reply in self.replies]
-        return super().flush()
 
     async def push(self, status: Any) -> None:
         """How aiosmtpd's mechanisms of AUTH answer."""
