@@ -43,7 +43,7 @@ def dovecot(program: str) -> Iterator[ImapPeer]:
         (folder / "dovecot.conf").write_text(_configuration(folder, identity, imap, imaps))
         identity.own(folder)
         argv = [program, "-F", "-c", str(folder / "dovecot.conf")]
-        with running(argv, log=folder / "dovecot.log", ready=lambda: listens(imaps), identity=identity):
+        with running(argv, log=folder / "dovecot.log", ready=lambda: listens(imaps), identity=identity, utc=True):
             yield ImapPeer(
                 name="dovecot",
                 version=version(program),

@@ -112,10 +112,17 @@ def listens(port: int) -> bool:
 
 @contextlib.contextmanager
 def running(
-    argv: Sequence[str], *, log: Path, ready: Callable[[], object], identity: Identity | None = None
+    argv: Sequence[str],
+    *,
+    log: Path,
+    ready: Callable[[], object],
+    identity: Identity | None = None,
+    utc: bool = False,
 ) -> Iterator[subprocess.Popen]:
-    """A server from the moment it serves until it and its children are gone."""
+    """A server from the moment it serves until it and its children are gone; ``utc``: its days begin in Greenwich."""
     options = identity.options() if identity else {}
+    if utc:
+        options["env"] = {**os.environ, "TZ": "UTC"}
     with log.open("ab") as out:
         child = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, **options
