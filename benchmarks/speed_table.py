@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import speed
 
 README: Final = Path(__file__).resolve().parent.parent / "fakes" / "README.md"
+_COMMANDS: Final = "NOOP, APPEND, STORE, FETCH, SEARCH by {}, 99 of 100 of the slowest of them"
+#: Rows of which a README shows one: the prefix of their keys, and what it says then.
+CLIENTS: Final = {"ack-imaplib-": _COMMANDS.format("imaplib"), "ack-imapclient-": _COMMANDS.format("IMAPClient")}
 BEGIN, END = "<!-- speed:begin -->", "<!-- speed:end -->"
 
 
@@ -30,7 +34,18 @@ def table(path: Path) -> str:
     absent = "".join(f"\nAbsent: {row.absent}." for row in rows if row.absent)
     missed = [f"{row.what}: {row.ours:.3g} {row.unit}" for row in rows if row.reached is False]
     verdict = f"\nMissed: {'; '.join(missed)}." if missed else ""
-    return f"Medians of one run on {machine}.{verdict}{absent}\n\n{speed.markdown(rows)}"
+    return f"Medians of one run on {machine}.{verdict}{absent}\n\n{speed.markdown(condensed(rows))}"
+
+
+def condensed(rows: list[speed.Row]) -> list[speed.Row]:
+    """One row for all small commands of a client: the slowest, under a name for all."""
+    slowest: dict[str, speed.Row] = {}
+    for row in rows:
+        for prefix in CLIENTS:
+            if row.key.startswith(prefix) and (prefix not in slowest or row.ours > slowest[prefix].ours):
+                slowest[prefix] = row
+    named = {row.key: replace(row, what=CLIENTS[prefix]) for prefix, row in slowest.items()}
+    return [named.get(row.key, row) for row in rows if row.key in named or not row.key.startswith(tuple(CLIENTS))]
 
 
 def replaced(text: str, inner: str) -> str:
