@@ -21,9 +21,7 @@ from fakemail.synthesis import Source, name_hash
 from fakemail.uids import NONE, UID_MAX, UidSet, batches
 
 #: System flags in the spelling of RFC 3501 section 2.3.2, by their lower case.
-SYSTEM_FLAGS: Final = {
-    flag.lower(): flag for flag in ("\\Answered", "\\Flagged", "\\Deleted", "\\Seen", "\\Draft")
-}
+SYSTEM_FLAGS: Final = {flag.lower(): flag for flag in ("\\Answered", "\\Flagged", "\\Deleted", "\\Seen", "\\Draft")}
 SEEN: Final = "\\Seen"
 DELETED: Final = "\\Deleted"
 NO_FLAGS: Final[frozenset[str]] = frozenset()
@@ -258,9 +256,10 @@ class Folder:
             self._modseqs[uid] = self.highestmodseq
         if recent:
             self._flags.update(dict.fromkeys(uids, NO_FLAGS))
-        elif self.recent_from == first:
-            self.recent_from = uids.largest + 1
-        self._learn(frozenset().union(*source.flags_table))
+        else:
+            self._learn(frozenset().union(*source.flags_table))
+            if self.recent_from == first:
+                self.recent_from = uids.largest + 1
         self.uidnext = uids.largest + 1
         self.uids = self.uids | uids if gaps else self.uids.with_range(first, uids.largest)
         self._wake()

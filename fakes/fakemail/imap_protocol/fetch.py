@@ -390,14 +390,18 @@ def _garble(context: Context) -> Callable[[bytes], bytes] | None:
 
 def _cut(context: Context, row: list[bytes]) -> Iterator[Event]:
     """The row with its literals under the eye of the fault plan."""
+    announced = False
     for piece in row:
         action = None
-        if len(piece) >= LITERAL_BYTES_MIN and piece[:1] != b"*":
+        if announced and len(piece) >= LITERAL_BYTES_MIN:
             action = context.decide("imap.literal", folder=context.folder_name)
+        announced = piece.endswith(b"}\r\n")
         if action is None:
             yield piece
             continue
-        at = action.after_bytes or 0
+        at = action.after_bytes
+        if at is None:
+            at = 0 if action.bytes_per_s is not None else len(piece) // 2
         yield piece[:at]
         yield from carried_out(action)
         yield piece[at:]

@@ -21,7 +21,6 @@ _NOTHING: Final = Part(header=b"", body=b"", content_type=("text", "plain"), par
 
 def envelope(header: bytes) -> bytes:
     """RFC 3501 section 7.4.2: sender and reply-to fall back to from."""
-
     fields = first_fields(header)
 
     def value(name: str) -> str | None:

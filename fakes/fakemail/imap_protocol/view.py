@@ -59,13 +59,11 @@ class View:
         self.folder.watchers.discard(self)
         self.folder.tidy()
 
-    def _claim(self, uids: UidSet) -> int:
+    def _claim(self, uids: UidSet) -> None:
         """Who is told of new messages first sees them as recent, and nobody after (section 2.3.2)."""
-        new = uids.between(self.folder.recent_from, UID_MAX)
-        self.recent = self.recent | new
+        self.recent = self.recent | uids.between(self.folder.recent_from, UID_MAX)
         if not self.read_only:
             self.folder.recent_from = max(self.folder.recent_from, self.folder.uidnext)
-        return len(new)
 
     # --- naming messages ---
 
@@ -122,6 +120,7 @@ class View:
         if folder.highestmodseq == self._known and not (expunges and self.told < self._known):
             return
         since, self._known = self._known, folder.highestmodseq
+        recent = self.recent
         if expunges:
             self.told = folder.highestmodseq
             yield from self._gone(vanished="QRESYNC" in enabled)
@@ -129,10 +128,10 @@ class View:
         old, self._uidnext = self.uids, folder.uidnext
         if new:
             self.uids = old | new
-            recent = self._claim(new)
+            self._claim(new)
             yield b"* %d EXISTS\r\n" % len(self.uids)
-            if recent or not self.read_only:
-                yield b"* %d RECENT\r\n" % len(self.recent)
+        if new or self.recent is not recent:
+            yield b"* %d RECENT\r\n" % len(self.recent)
         yield from self.keyword_lines()
         yield from self.flag_lines(folder.changed_since(since) & old, enabled=enabled)
 
@@ -142,7 +141,8 @@ class View:
             self.folder.tidy()
             return
         before, self.uids = self.uids, self.uids - gone
-        self.recent = self.recent - gone
+        if self.recent & gone:
+            self.recent = self.recent - gone
         self.folder.tidy()
         if vanished:
             yield f"* VANISHED {gone}\r\n".encode()
