@@ -100,7 +100,7 @@ def bench_smtp_beside_stock_aiosmtpd(benchmark, speeds, source, fakes, aiosmtpd)
     speeds.add(
         compared(
             key="smtp-source-aiosmtpd",
-            what="the same",
+            what="`smtp-source -s 10 -m 2000 -l 20000 -d`",
             unit="msg/s",
             figures=figures,
             target=Target(of="ratio", sign=">=", number=4),
@@ -119,7 +119,7 @@ def bench_smtp_with_delivery(benchmark, speeds, source, fakes, sink):
     speeds.add(
         compared(
             key="smtp-source-delivered",
-            what="the same, delivered to an INBOX",
+            what="`smtp-source ...`, delivered to an INBOX",
             unit="msg/s",
             figures=figures,
             **facts(sink),

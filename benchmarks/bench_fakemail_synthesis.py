@@ -29,7 +29,7 @@ def bench_synthesis(benchmark, speeds):
     speeds.add(
         Row(
             key="synthesis-messages",
-            what="synthesis alone",
+            what="synthesis alone, messages",
             unit="msg/s",
             ours=percentile(messages, 0.5),
             spread=(min(messages), max(messages)),
@@ -39,7 +39,7 @@ def bench_synthesis(benchmark, speeds):
     speeds.add(
         Row(
             key="synthesis-bytes",
-            what="the same",
+            what="synthesis alone, bytes",
             unit="MB/s",
             ours=percentile(sizes, 0.5) / 1e6,
             spread=(min(sizes) / 1e6, max(sizes) / 1e6),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import grp
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -119,7 +120,7 @@ def dovecot(*, store: str = "mdbox", crlf: bool = True) -> Iterator[Server]:
         (folder / "passwd").write_text(f"{USER}:{{PLAIN}}{PASSWORD}\n")
         with _child([program, "-F", "-c", str(folder / "dovecot.conf")], folder=folder) as process:
             _await(process, folder, lambda: _greets(port, b"* OK"))
-            yield Server(name="Dovecot", pid=process.pid, port=port)
+            yield Server(name=f"Dovecot {_said(program, '--version')}", pid=process.pid, port=port)
 
 
 def _dovecot_config(folder: Path, port: int, store: str, *, crlf: bool) -> str:
@@ -190,7 +191,7 @@ def pymap() -> Iterator[Server]:
     argv += ["--host", HOST, "--port", str(port), "--no-tls", "dict", "--demo-user", USER, "--demo-password", PASSWORD]
     with _folder() as folder, _child(argv, folder=folder) as process:
         _await(process, folder, lambda: _greets(port, b"* OK"))
-        yield Server(name="pymap", pid=process.pid, port=port)
+        yield Server(name=f"pymap {importlib.metadata.version('pymap')}", pid=process.pid, port=port)
 
 
 @contextlib.contextmanager
@@ -215,7 +216,7 @@ def smtp_sink() -> Iterator[Server]:
     argv += ["-u", "nobody"] if os.geteuid() == 0 else []
     with _folder() as folder, _child([*argv, f"{HOST}:{port}", "512"], folder=folder) as process:
         _await(process, folder, lambda: _greets(port, b"220"))
-        yield Server(name="smtp-sink", pid=process.pid, port=port)
+        yield Server(name=f"smtp-sink {_said('postconf', '-h', 'mail_version')}".strip(), pid=process.pid, port=port)
 
 
 @contextlib.contextmanager
@@ -227,7 +228,7 @@ def stock_aiosmtpd() -> Iterator[Server]:
     argv = [sys.executable, str(Path(__file__).with_name("stock_aiosmtpd.py")), HOST, str(port)]
     with _folder() as folder, _child(argv, folder=folder) as process:
         _await(process, folder, lambda: _greets(port, b"220"))
-        yield Server(name="aiosmtpd", pid=process.pid, port=port)
+        yield Server(name=f"aiosmtpd {importlib.metadata.version('aiosmtpd')}", pid=process.pid, port=port)
 
 
 def smtp_source() -> str:
@@ -248,6 +249,15 @@ def _program(name: str, *, package: str) -> str:
     if path is None:
         raise AbsentError(f"{name} is not installed: apt-get install {package}")
     return path
+
+
+def _said(*argv: str) -> str:
+    """The first word of what a program says of itself; nothing if it can't."""
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=10)
+    except OSError:
+        return ""
+    return done.stdout.partition(" ")[0].strip()
 
 
 @contextlib.contextmanager

@@ -231,4 +231,5 @@ def _figure(number: float) -> str:
     """Three digits that mean something."""
     if abs(number) >= 100:
         return f"{number:,.0f}"
-    return f"{number:.1f}" if abs(number) >= 10 else f"{number:.2f}".rstrip("0").rstrip(".") or "0"
+    digits = f"{number:.1f}" if abs(number) >= 10 else f"{number:.2f}"
+    return digits.rstrip("0").rstrip(".")

@@ -32,9 +32,9 @@ def table(path: Path) -> str:
     if lacking := [key for key in speed.ORDER if key not in {row.key for row in rows}]:
         raise TableError(f"{path} has no {', '.join(lacking)}: run all of them with `make bench`")
     absent = "".join(f"\nAbsent: {row.absent}." for row in rows if row.absent)
-    missed = [f"{row.what}: {row.ours:.3g} {row.unit}" for row in rows if row.reached is False]
-    verdict = f"\nMissed: {'; '.join(missed)}." if missed else ""
-    return f"Medians of one run on {machine}.{verdict}{absent}\n\n{speed.markdown(condensed(rows))}"
+    missed, targets = sum(row.reached is False for row in rows), sum(row.target is not None for row in rows)
+    head = f"Medians of one run on {machine}.\n{missed} of {targets} targets missed.{absent}"
+    return f"{head}\n\n{speed.markdown(condensed(rows))}"
 
 
 def condensed(rows: list[speed.Row]) -> list[speed.Row]:
