@@ -11,6 +11,7 @@ Rule 2: without FUZZ_SECONDS a run is a few seconds long and its seed is fixed, 
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import random
@@ -44,8 +45,9 @@ def seconds() -> float:
     return float(os.environ.get("FUZZ_SECONDS", SECONDS_SHORT))
 
 
+@functools.cache
 def seed() -> int:
-    """FUZZ_SEED; else a fixed one in a short run and a new one in a long run."""
+    """FUZZ_SEED; else a fixed one in a short run, and in a long run a new one for all targets."""
     if named := os.environ.get("FUZZ_SEED"):
         return int(named)
     return int.from_bytes(os.urandom(4)) if "FUZZ_SECONDS" in os.environ else 1
