@@ -75,7 +75,7 @@ def _users(given: argparse.Namespace, users: Sequence[UserConfig]) -> tuple[User
         address, password = _split(text, r"([^:@]+@[^:@]+):(.+)", "--user", "ann@example.com:secret")
         known = made.get(address.lower()) or UserConfig(address=address, password=password, where=f"--user {address}")
         made[address.lower()] = replace(known, password=password)
-    for option, pattern, example in (("--mail", r"\d{1,8}", "1000"), ("--load", r".+", "mail.mbox")):
+    for option, pattern, example in (("--mail", r"[0-9]{1,8}", "1000"), ("--load", r".+", "mail.mbox")):
         for text in getattr(given, option[2:]):
             parts = _split(text, rf"{_PLACE}=({pattern})", option, f"ann@example.com:INBOX={example}")
             address, name, value = parts

@@ -138,12 +138,12 @@ def _tls_options(group: Any) -> None:
 def _port(text: str) -> int | None:
     if text == "off":
         return None
-    if not re.fullmatch(r"\d{1,5}", text) or int(text) > _PORT_MAX:
+    if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > _PORT_MAX:
         raise argparse.ArgumentTypeError(f"{text!r} given; allowed: 0 to {_PORT_MAX}, 0 means a free one, or off")
     return int(text)
 
 
 def _limit(text: str) -> int:
-    if not re.fullmatch(r"[1-9]\d{0,8}", text):
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", text):
         raise argparse.ArgumentTypeError(f"{text!r} given; allowed: a whole number from 1 up")
     return int(text)

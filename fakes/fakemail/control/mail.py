@@ -170,7 +170,7 @@ def _flag(text: str) -> str:
 def _uid(call: Call) -> tuple[Folder, int]:
     """The folder and a message that is in it."""
     folder, text = folder_of(call), call.path["uid"]
-    uid = int(text) if re.fullmatch(r"\d{1,10}", text) else 0
+    uid = int(text) if re.fullmatch(r"[0-9]{1,10}", text) else 0
     if uid not in folder.uids:
         raise NotFoundError(f"{folder.address} {folder.name} holds no UID {text[:20]!r}")
     return folder, uid
@@ -202,7 +202,7 @@ def _uids(text: str) -> UidSet:
     """``1,5,7:9`` or ``1:*``, as IMAP writes sets (RFC 3501 section 9)."""
     ranges = []
     for part in text.split(","):
-        if not (found := re.fullmatch(r"(\d{1,10})(?::(\d{1,10}|\*))?", part)):
+        if not (found := re.fullmatch(r"([0-9]{1,10})(?::([0-9]{1,10}|\*))?", part)):
             raise RequestError(where="uids", problem=f"{text[:80]!r} given", allowed="UIDs such as 1,5,7:9 or 1:*")
         low, high = int(found[1]), UID_MAX if found[2] == "*" else int(found[2] or found[1])
         if not 1 <= low <= high <= UID_MAX:

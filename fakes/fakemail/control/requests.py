@@ -72,7 +72,7 @@ class Call:
     def whole(self, name: str, default: int | None = None, *, least: int | None = 0, most: int | None = None) -> int:
         """A whole number within bounds; without a default it must be there."""
         value = self.given.get(name, default)
-        if isinstance(value, str) and re.fullmatch(r"-?\d{1,20}", value):
+        if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,20}", value):
             value = int(value)
         inside = (
             isinstance(value, int)
@@ -88,7 +88,7 @@ class Call:
     def number(self, name: str, default: float, *, most: float) -> float:
         """A number from 0 to ``most``."""
         value = self.given.get(name, default)
-        if isinstance(value, str) and re.fullmatch(r"\d{1,12}(\.\d{1,12})?", value):
+        if isinstance(value, str) and re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,12})?", value):
             value = float(value)
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= most:
             raise RequestError(where=name, problem=_wrong(value), allowed=f"a number from 0 to {most:g}")

@@ -77,7 +77,7 @@ def test_search_store_copy_move_and_expunge(imap, box):
     imap.uid("MOVE", "4", "Trash")
     imap.expunge()
     assert imap.uid("SEARCH", "ALL")[1] == [b"3 5 6 7 8 9 10 11 12"]
-    assert imap.status("Trash", "(MESSAGES)")[1] == [b'"Trash" (MESSAGES 2)']
+    assert imap.status("Trash", "(MESSAGES)")[1] == [b"Trash (MESSAGES 2)"]
 
 
 def test_an_appended_message_comes_back_byte_for_byte(imap):
