@@ -5,7 +5,7 @@ Owns: the states, options, the answer's forms. Never does: I/O. Called by: sessi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from fakemail.faults import Action
@@ -129,10 +129,16 @@ class Context:
         if self.state == SELECTED:
             self.state = AUTHENTICATED
 
+    def left(self) -> Iterator[bytes]:
+        """Let go of the selected folder and say so (RFC 7162 section 3.2.11)."""
+        self.leave()
+        if self.has("CONDSTORE"):
+            yield b"* OK [CLOSED] The previous folder is not selected any more\r\n"
+
     def writable(self) -> View:
         """What is selected, if it may be changed."""
         if self.here.read_only:
-            raise Refused("the folder was opened read-only")
+            raise Refused("the folder was opened read-only", code="READ-ONLY")
         return self.here
 
     def folder(self, name: str) -> Folder:
@@ -161,8 +167,12 @@ class Command:
 
 
 def mailbox_name(cursor: Cursor) -> str:
-    """A folder's name at the cursor, decoded (RFC 3501 section 5.1)."""
-    text = cursor.text()
+    """A folder's name at the cursor, decoded."""
+    return decoded_name(cursor.text())
+
+
+def decoded_name(text: str) -> str:
+    """A folder's name as it was meant (RFC 3501 section 5.1.3)."""
     try:
         return mutf7.decode(text)
     except ValueError as err:

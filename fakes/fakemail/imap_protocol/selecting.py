@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from fakemail.folder import SEEN, Folder
 from fakemail.imap_protocol.condstore import switch_on
-from fakemail.imap_protocol.context import SELECTED, Answer, Context, Ok, Request, codes, mailbox_name
+from fakemail.imap_protocol.context import SELECTED, Answer, Context, Ok, Request, codes, decoded_name
 from fakemail.imap_protocol.events import Line
 from fakemail.imap_protocol.faulty import spoilt
 from fakemail.imap_protocol.fetch import MODSEQ_MAX
@@ -42,14 +42,13 @@ def examine(context: Context, request: Request) -> Answer:
 def _open(context: Context, request: Request, *, read_only: bool) -> Answer:
     cursor = request.cursor
     cursor.space()
-    name = mailbox_name(cursor)
+    name = cursor.text()
     condstore, resume = _parameters(context, cursor)
     cursor.end()
     if context.view is not None:
         # What was selected is left even if the new one can't be opened (section 6.3.1).
-        context.leave()
-        if context.has("CONDSTORE"):
-            yield b"* OK [CLOSED] The previous folder is not selected any more\r\n"
+        yield from context.left()
+    name = decoded_name(name)
     action = context.decide("imap.select", folder=name)
     if action is not None and action.mailbox == "reset-uidvalidity":
         context.mail.reset_uidvalidity(context.me, context.folder(name).name)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from fakemail.imap_protocol import auth, condstore, connection, fetch, messages, names, search, selecting
+from fakemail.imap_protocol import auth, condstore, connection, fetch, listing, messages, names, search, selecting
 from fakemail.imap_protocol.context import AUTHENTICATED, NOT_AUTHENTICATED, SELECTED, Command, Handler
 
 _ANY: Final = frozenset({NOT_AUTHENTICATED, AUTHENTICATED, SELECTED})
@@ -36,8 +36,8 @@ COMMANDS: Final[dict[str, Command]] = {
     "RENAME": _row(_AFTER, names.rename, "RFC 3501 section 6.3.5"),
     "SUBSCRIBE": _row(_AFTER, names.subscribe, "RFC 3501 section 6.3.6"),
     "UNSUBSCRIBE": _row(_AFTER, names.unsubscribe, "RFC 3501 section 6.3.7"),
-    "LIST": _row(_AFTER, names.list_, "RFC 3501 section 6.3.8"),
-    "LSUB": _row(_AFTER, names.lsub, "RFC 3501 section 6.3.9"),
+    "LIST": _row(_AFTER, listing.list_, "RFC 3501 section 6.3.8"),
+    "LSUB": _row(_AFTER, listing.lsub, "RFC 3501 section 6.3.9"),
     "STATUS": _row(_AFTER, names.status, "RFC 3501 section 6.3.10"),
     "APPEND": _row(_AFTER, messages.append, "RFC 3501 section 6.3.11"),
     "NAMESPACE": _row(_AFTER, names.namespace, "RFC 2342 section 5", "NAMESPACE"),
