@@ -95,7 +95,7 @@ class Conversation(Stream):
         self.transport = transport
         peer = self.session.peer = transport.get_extra_info("peername")
         self.fakes.connections.add(transport)
-        self.note("connect", peer=f"{peer[0]}:{peer[1]}" if peer else "")
+        self.note("connect", peer=_printed(peer) if peer else "")
 
     def handshake(self) -> Handshake:
         """What shall become of the TLS handshake."""
@@ -126,6 +126,8 @@ class Conversation(Stream):
         self._set_rset_state()
         if self.session.ssl is not None:
             self.note("tls", **self.session.ssl)
+        if self._counted:
+            self._count("")
         self.start(transport, None if self._greeted else self._greet())
 
     async def _greet(self) -> None:
@@ -142,16 +144,17 @@ class Conversation(Stream):
 
     def count_as(self, user: str) -> None:
         """Count the connection, or from now on as its user's; raises RefusedError if there is no room."""
-        if not self.fakes.admit(user):
+        if not self.fakes.has_room(user):
             whose = " of this user" if user else ""
             raise RefusedError(f"421 4.7.0 Too many connections{whose}")
-        self._uncount()
-        self._counted = user
+        self._count(user)
 
-    def _uncount(self) -> None:
+    def _count(self, user: str | None) -> None:
         if self._counted is not None:
-            self.fakes.dismiss(self._counted)
-            self._counted = None
+            self.fakes.count(self._counted, -1)
+        if user is not None:
+            self.fakes.count(user, 1)
+        self._counted = user
 
     def encrypt(self) -> None:
         """Give the connection to TLS; what came before it is forgotten, whoever sent it (RFC 3207 section 6)."""
@@ -165,18 +168,19 @@ class Conversation(Stream):
         """Tell the ledger."""
         if self.transport is not None:
             self.fakes.connections.discard(self.transport)
-        self._uncount()
-        user, verb = self.session.user, {"verb": self.verb} if self.verb else {}
+        self._count(None)
+        user = self.session.user
         if self._served:
             self.note("served", user=user, commands=self._served)
         self.note(
             "disconnect",
             user=user,
             reason=reason,
+            # At work when it ended: if it brings a message, nobody was told what became of that.
+            command=self.verb,
             commands=sum(self._served.values()),
             messages=self._messages,
             duration_ms=(time.monotonic_ns() - self._began_ns) // 1_000 / 1_000,
-            **verb,
         )
         self.fakes.forget(self.number)
 
@@ -294,6 +298,11 @@ class Conversation(Stream):
             await self.stall()
         if action.reply is not None:
             raise RefusedError(action.reply, close=action.close)
+
+
+def _printed(peer: tuple[Any, ...]) -> str:
+    host, port = peer[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _encryption(transport: asyncio.Transport) -> dict[str, str] | None:

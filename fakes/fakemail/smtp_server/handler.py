@@ -87,16 +87,13 @@ class Handler:
             return self._store.login_token(user, secret) is not None
         return self._store.login(user, secret) is not None
 
-    def admit(self, user: str = "") -> bool:
-        """Count a connection, or after login the user's; False if there are too many already."""
-        if not self._store.has_room(_PROTOCOL, user):
-            return False
-        self._store.connections[_PROTOCOL, user] += 1
-        return True
+    def has_room(self, user: str) -> bool:
+        """Whether one more connection is within the limits: of this user, or of an empty name of anybody."""
+        return self._store.has_room(_PROTOCOL, user)
 
-    def dismiss(self, user: str = "") -> None:
-        """Count it no more."""
-        self._store.connections[_PROTOCOL, user] -= 1
+    def count(self, user: str, change: int) -> None:
+        """So many connections more, or fewer."""
+        self._store.connections[_PROTOCOL, user] += change
 
     # --- mail ---
 
@@ -136,7 +133,7 @@ class Handler:
         )
         way = Way(
             hello=session.host_name or "",
-            peer=str(session.peer[0]) if session.peer else "",
+            peer=str(session.peer[0]) if session.peer else "unknown",
             hostname=self.options.hostname,
             protocol=protocol,
             connection=connection,

@@ -209,6 +209,7 @@ class Stream(SMTP, asyncio.BufferedProtocol):  # type: ignore[misc]  # aiosmtpd 
     def rest(self) -> None:
         """Forget what was received and stop the clock: the gate to TLS has the connection now."""
         self.reader.clear()
+        self._held.clear()
         self._timers.pop("idle").cancel()
 
     # --- running ---
@@ -268,8 +269,13 @@ class Stream(SMTP, asyncio.BufferedProtocol):  # type: ignore[misc]  # aiosmtpd 
         left = self._idle_s if waited else self._heard_at + self._idle_s - self.loop.time()
         if left > 0:
             self._set_timer("idle", left, self._look_if_idle)
-        elif not self._closing:
-            self.timed_out()
+            return
+        if self.transport is not None and self.transport.is_closing():
+            # It doesn't even read what there was to say.
+            self.cut("timeout")
+            return
+        self.timed_out()
+        self._set_timer("idle", self._idle_s, self._look_if_idle)
 
 
 def _nothing() -> None:
@@ -277,9 +283,9 @@ def _nothing() -> None:
 
 
 def _told(error: Exception | None) -> str:
-    """Why a connection ended that we didn't end, and whose client didn't say goodbye."""
+    """Why a connection ended that no verb, no fault and no goodbye of the client has ended."""
     if error is None:
-        return "closed"
+        return "closed by the server"
     if isinstance(error, ssl.SSLError):
         return f"TLS failed: {error.reason or error}"
     if isinstance(error, ConnectionResetError | BrokenPipeError):

@@ -38,9 +38,10 @@ def trace_fields(sender: str, way: Way) -> bytes:
     """Both fields, folded, with their line ends."""
     # What a client calls itself is its own affair, but it must not break the line or the comment.
     hello = "".join(char if char.isprintable() and char not in "()\\" else "?" for char in way.hello)
+    peer = f"IPv6:{way.peer}" if ":" in way.peer else way.peer
     return (
         f"Return-Path: <{sender}>\r\n"
-        f"Received: from {hello} ([{way.peer}])\r\n"
+        f"Received: from {hello} ([{peer}])\r\n"
         f"\tby {way.hostname} with {way.protocol} id {way.connection};\r\n"
         f"\t{format_datetime(way.received)}\r\n"
     ).encode("utf-8", errors="replace")

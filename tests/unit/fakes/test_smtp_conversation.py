@@ -138,6 +138,14 @@ def test_property_no_bytes_do_harm(loop, junk):
     assert rig.entries("disconnect")
 
 
+def test_every_verb_is_our_own():
+    """aiosmtpd finds verbs by name: one that a later version adds would run beside our data path."""
+    verbs = SmtpConnection._smtp_methods
+    known = "AUTH BDAT DATA EHLO EXPN HELO HELP MAIL NOOP QUIT RCPT RSET STARTTLS VRFY"
+    assert " ".join(sorted(verbs)) == known
+    assert all(verb.__module__.startswith("fakemail.") for verb in verbs.values())
+
+
 def test_no_verb_keeps_a_connection_alive_that_has_ended(loop):
     for line in (b"AUTH LOGIN\r\n", b"MAIL FROM:<>\r\nRCPT TO:<a@x.test>\r\nDATA\r\nhalf"):
         rig = Rig(loop).feed(b"EHLO c\r\n" + line).end(ConnectionResetError())

@@ -28,6 +28,12 @@ def test_both_fields_are_fields():
     assert parsed.defects == []
 
 
+def test_an_address_of_ipv6_says_so():
+    """RFC 5321 section 4.1.3."""
+    way = Way(**{**{name: getattr(WAY, name) for name in WAY.__dataclass_fields__}, "peer": "2001:db8::1"})
+    assert b"([IPv6:2001:db8::1])" in trace_fields("", way)
+
+
 def test_a_bounce_returns_to_nobody():
     assert trace_fields("", WAY).startswith(b"Return-Path: <>\r\n")
 

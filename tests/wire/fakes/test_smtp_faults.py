@@ -125,7 +125,7 @@ def test_the_line_may_be_cut(server, point):
         assert client.is_over()
     end = server.entry("disconnect")
     assert end["reason"] == "fault"
-    assert end["verb"] == server.entry("fault")["command"]
+    assert end["command"] == server.entry("fault")["command"]
 
 
 def test_a_reply_may_be_late(server, point):
@@ -324,7 +324,7 @@ def test_a_message_may_be_lost_at_its_beginning(server):
         client.send(WIRE)
         assert client.is_over()
     assert server.entries("accepted") == []
-    assert server.entry("disconnect")["verb"] == "DATA"
+    assert server.entry("disconnect")["command"] == "DATA"
 
 
 @pytest.mark.parametrize("after_bytes", [0, 1, 10_000, len(BIG)])

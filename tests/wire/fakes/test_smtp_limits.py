@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import select
 import socket
 import struct
@@ -78,6 +79,8 @@ def test_the_count_comes_back_to_nothing():
                     client.say(f"AUTH PLAIN {plain()}")
                 if n == 3:
                     client.start_tls(trusting(server))
+                    client.say("EHLO client.test")
+                    assert server.call(lambda: +server.store.connections) == {("smtp", ""): 1}
             server.entry("disconnect", connection=n + 1)
         assert server.call(lambda: +server.store.connections) == {}
 
@@ -111,6 +114,15 @@ def test_silence_in_the_middle_ends_it_too(lines):
         client.say("EHLO client.test", *lines)
         assert client.reply() == "421 4.4.2 Timeout"
         assert client.is_over()
+
+
+def test_a_client_that_does_not_read_its_last_reply_is_not_kept_for_ever():
+    with serving(idle_s=0.2) as server, Client(server.port) as client:
+        client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        with contextlib.suppress(ConnectionError):
+            assert client.flood(b"HELP\r\n" * 10_000)
+        assert server.entry("refused")["reply"] == "421 4.4.2 Timeout"
+        server.entry("disconnect")
 
 
 def test_whom_we_keep_waiting_is_not_idle():
@@ -204,7 +216,7 @@ def test_a_client_that_vanishes_is_noted_wherever_it_was(server, step, way, rest
     assert end["reason"] in {"closed by the client", "reset by the client"}
     # These two wait for more; a whole line is an answer to AUTH, if a wrong one.
     waiting = step == "DATA" or (step == "AUTH" and b"\r\n" not in rest)
-    assert end.get("verb", "") == (step if waiting else "")
+    assert end["command"] == (step if waiting else "")
     assert server.entries("accepted") == []
 
 
