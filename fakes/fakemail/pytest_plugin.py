@@ -37,7 +37,7 @@ _STOP_S: Final = 10.0
 #: Ledger entries in the report of a failed test.
 _TAIL: Final = 30
 _PASSWORD: Final = "correct-horse"  # noqa: S105  # of users who live for one test on this machine
-_client_key: Final = pytest.StashKey["FakeMail"]()
+_used: Final = pytest.StashKey[tuple["Server", "FakeMail"]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -52,9 +52,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Show what the servers saw beside what the test says."""
     report = yield
-    fakes = item.stash.get(_client_key, None)
-    if report.failed and fakes is not None:
+    used = item.stash.get(_used, None)
+    if report.failed and used is not None:
+        server, fakes = used
         report.sections.append(("fakemail ledger", _tail(fakes)))
+        if errors := server.errors.read_text(errors="replace").strip():
+            report.sections.append(("fakemail standard error", errors))
     return report
 
 
@@ -93,7 +96,10 @@ def fakemail_server(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPa
         facts = _ready(process, errors)
         yield Server(url=facts["control"], pid=process.pid, errors=errors, process=process)
     finally:
+        alone = process.poll()
         _stop(process)
+    if alone is not None:
+        pytest.fail(f"fakemail ended by itself with code {alone}: {errors.read_text()}", pytrace=False)
 
 
 def _command(config: pytest.Config) -> list[str]:
@@ -158,7 +164,7 @@ def fakemail(fakemail_server: Server, request: pytest.FixtureRequest) -> FakeMai
 
     fakes = FakeMail(fakemail_server.url)
     fakes.reset(to_start=True, connections=True)
-    request.node.stash[_client_key] = fakes
+    request.node.stash[_used] = (fakemail_server, fakes)
     return fakes
 
 
