@@ -13,6 +13,7 @@ import hashlib
 import hmac
 import json
 import secrets
+import string
 import subprocess
 import time
 from collections.abc import Iterator
@@ -25,6 +26,67 @@ from processes import HOST, Identity, free_ports, listens, normal_user, running,
 PACKAGE = "dovecot-imapd"
 #: Dovecot 2.4 has another configuration language.
 SERIES = "2.3"
+#: Folders that every user has, named as their uses (RFC 6154 section 2).
+_SPECIAL_USES = ("Archive", "Drafts", "Junk", "Sent", "Trash")
+#: All services as one user, no chroot, no wait after a wrong password.
+_CONFIGURATION = string.Template("""
+base_dir = $folder/run
+state_dir = $folder/run
+log_path = /dev/stderr
+protocols = imap
+listen = $host
+default_login_user = $user
+default_internal_user = $user
+default_internal_group = $group
+first_valid_uid = 1
+disable_plaintext_auth = no
+auth_failure_delay = 0
+auth_mechanisms = plain login xoauth2 oauthbearer
+mail_location = sdbox:~/mail
+mail_max_userip_connections = 50
+mailbox_list_index = yes
+imap_hibernate_timeout = 0
+ssl = yes
+ssl_cert = <$folder/cert.pem
+ssl_key = <$folder/key.pem
+passdb {
+  driver = passwd-file
+  args = scheme=PLAIN username_format=%u $folder/users/%u
+}
+passdb {
+  driver = oauth2
+  mechanisms = xoauth2 oauthbearer
+  args = $folder/oauth2.conf
+}
+userdb {
+  driver = static
+  args = uid=$uid gid=$gid home=$folder/mail/%u
+}
+service anvil {
+  chroot =
+  unix_listener anvil-auth-penalty {
+    mode = 0
+  }
+}
+service imap-login {
+  chroot =
+  service_count = 0
+  inet_listener imap {
+    port = $imap
+  }
+  inet_listener imaps {
+    port = $imaps
+    ssl = yes
+  }
+}
+service stats {
+  chroot =
+}
+namespace inbox {
+  inbox = yes
+  separator = /
+$mailboxes}
+""")
 
 
 def version(program: str) -> str:
@@ -94,66 +156,17 @@ def _url64(data: bytes) -> bytes:
 
 
 def _configuration(folder: Path, identity: Identity, imap: int, imaps: int) -> str:
-    """The words of Dovecot 2.3: all services as one user, no chroot, no penalty for a wrong password."""
-    special = {"Archive": "Archive", "Drafts": "Drafts", "Junk": "Junk", "Sent": "Sent", "Trash": "Trash"}
     mailboxes = "".join(
-        f"  mailbox {name} {{\n    auto = subscribe\n    special_use = \\{use}\n  }}\n" for name, use in special.items()
+        f"  mailbox {name} {{\n    auto = subscribe\n    special_use = \\{name}\n  }}\n" for name in _SPECIAL_USES
     )
-    return f"""
-base_dir = {folder}/run
-state_dir = {folder}/run
-log_path = /dev/stderr
-protocols = imap
-listen = {HOST}
-default_login_user = {identity.user}
-default_internal_user = {identity.user}
-default_internal_group = {identity.group}
-first_valid_uid = 1
-disable_plaintext_auth = no
-auth_failure_delay = 0
-auth_mechanisms = plain login xoauth2 oauthbearer
-mail_location = sdbox:~/mail
-mail_max_userip_connections = 50
-mailbox_list_index = yes
-imap_hibernate_timeout = 0
-ssl = yes
-ssl_cert = <{folder}/cert.pem
-ssl_key = <{folder}/key.pem
-passdb {{
-  driver = passwd-file
-  args = scheme=PLAIN username_format=%u {folder}/users/%u
-}}
-passdb {{
-  driver = oauth2
-  mechanisms = xoauth2 oauthbearer
-  args = {folder}/oauth2.conf
-}}
-userdb {{
-  driver = static
-  args = uid={identity.uid} gid={identity.gid} home={folder}/mail/%u
-}}
-service anvil {{
-  chroot =
-  unix_listener anvil-auth-penalty {{
-    mode = 0
-  }}
-}}
-service imap-login {{
-  chroot =
-  service_count = 0
-  inet_listener imap {{
-    port = {imap}
-  }}
-  inet_listener imaps {{
-    port = {imaps}
-    ssl = yes
-  }}
-}}
-service stats {{
-  chroot =
-}}
-namespace inbox {{
-  inbox = yes
-  separator = /
-{mailboxes}}}
-"""
+    return _CONFIGURATION.substitute(
+        folder=folder,
+        host=HOST,
+        user=identity.user,
+        group=identity.group,
+        uid=identity.uid,
+        gid=identity.gid,
+        imap=imap,
+        imaps=imaps,
+        mailboxes=mailboxes,
+    )

@@ -38,7 +38,10 @@ def jar(cache: Path) -> Path:
     if maven is None:
         raise NoJarError("mvn is not installed")
     goal = ("dependency:copy", f"-Dartifact={ARTEFACT}", f"-DoutputDirectory={cache}")
-    done = subprocess.run([maven, "-B", "-q", *goal], capture_output=True, text=True, timeout=110, check=False)
+    try:
+        done = subprocess.run([maven, "-B", "-q", *goal], capture_output=True, text=True, timeout=90, check=False)
+    except subprocess.TimeoutExpired as err:
+        raise NoJarError(f"mvn has not copied {ARTEFACT} in {err.timeout:g} s") from err
     if not path.exists():
         raise NoJarError(f"mvn could not copy {ARTEFACT}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
     return path

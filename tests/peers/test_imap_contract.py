@@ -5,6 +5,8 @@ A case that a server can't do stands in ``contract/lacks.py``; when it can, the 
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from contract.box import Box
 from contract.cases import AREAS, CASES
@@ -25,6 +27,13 @@ def test_every_lack_is_of_a_case_that_is_there():
     assert set(LACKS) == set(PEERS)
     for peer, lacks in LACKS.items():
         assert set(lacks) <= set(CASES), peer
+
+
+def test_a_lack_of_a_capability_is_told_of_cases_that_need_it():
+    for lacks in LACKS.values():
+        for name, lack in lacks.items():
+            if found := re.fullmatch(r"no ([A-Z][A-Z0-9=-]+)", lack):
+                assert found[1] in CASES[name].needs, name
 
 
 def test_fakemail_lacks_nothing():
