@@ -10,6 +10,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
+from heapq import merge
 from itertools import accumulate
 from typing import Final
 
@@ -31,8 +32,13 @@ class UidSet:
     @classmethod
     def of(cls, ranges: Iterable[Range]) -> UidSet:
         """The union of closed intervals in any order."""
+        return cls.joined(sorted(ranges))
+
+    @classmethod
+    def joined(cls, ranges: Iterable[Range]) -> UidSet:
+        """The union of closed intervals whose beginnings ascend; they are not kept meanwhile."""
         first, last = array("I"), array("I")
-        for low, high in sorted(ranges):
+        for low, high in ranges:
             if last and low <= last[-1] + 1:
                 last[-1] = max(last[-1], high)
             else:
@@ -44,6 +50,18 @@ class UidSet:
     def single(cls, numbers: Iterable[int]) -> UidSet:
         """The set of these numbers."""
         return cls.of((number, number) for number in numbers)
+
+    @classmethod
+    def ascending(cls, numbers: Iterable[int]) -> UidSet:
+        """The set of numbers that come in ascending order, without keeping more of them than the set does."""
+        first, last = array("I"), array("I")
+        for number in numbers:
+            if last and number == last[-1] + 1:
+                last[-1] = number
+            else:
+                first.append(number)
+                last.append(number)
+        return cls(first, last)
 
     # --- questions ---
 
@@ -149,7 +167,7 @@ class UidSet:
         return UidSet.of(ranges)
 
     def __or__(self, other: UidSet) -> UidSet:
-        return UidSet.of([*self.ranges(), *other.ranges()])
+        return UidSet.joined(merge(self.ranges(), other.ranges()))
 
     def __and__(self, other: UidSet) -> UidSet:
         few, many = (self, other) if len(self._first) <= len(other._first) else (other, self)

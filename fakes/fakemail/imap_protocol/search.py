@@ -9,13 +9,14 @@ must hold are tested the cheap ones first, and only on what the sets leave over.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from array import array
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-from fakemail.folder import SYSTEM_FLAGS
+from fakemail.folder import NO_FLAGS, SYSTEM_FLAGS
 from fakemail.imap_protocol.condstore import switch_on
 from fakemail.imap_protocol.context import Answer, Context, Ok, Refused, Request
 from fakemail.imap_protocol.events import Event, Pause, Steps
@@ -24,7 +25,7 @@ from fakemail.imap_protocol.syntax import NESTING_MAX, Cursor, SyntaxFault, quot
 from fakemail.imap_protocol.texts import address_words, body_text, readable
 from fakemail.imap_protocol.view import View
 from fakemail.mime import field_values
-from fakemail.uids import UidSet
+from fakemail.uids import UidSet, pieces
 
 MODSEQ_MAX: Final = (1 << 63) - 1
 _MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
@@ -36,7 +37,7 @@ _BETWEEN_PAUSES: Final = (4096, 512, 32)
 #: Numbers in one piece of the answer.
 _NUMBERS: Final = 4096
 _RETURNS: Final = ("MIN", "MAX", "COUNT", "ALL", "SAVE")
-_FLAGS_COST, _HEADER_COST, _BODY_COST = 0, 1, 2
+_HEADER_COST, _BODY_COST = 1, 2
 
 Test = Callable[[Message], bool]
 
@@ -46,7 +47,19 @@ class Key:
     """A condition: these UIDs, or, if a test is given, those of them that pass."""
 
     uids: UidSet
+    #: Flags that a message must have, and must not have.
+    has: frozenset[str] = NO_FLAGS
+    lacks: frozenset[str] = NO_FLAGS
     tests: tuple[tuple[int, Test], ...] = ()
+
+    @property
+    def plain(self) -> bool:
+        """Its UIDs alone say it."""
+        return not (self.has or self.lacks or self.tests)
+
+    def fits(self, flags: frozenset[str]) -> bool:
+        """Whether a message with these flags may fulfil it."""
+        return self.has <= flags and self.lacks.isdisjoint(flags)
 
     @property
     def cost(self) -> int:
@@ -55,7 +68,8 @@ class Key:
 
     def holds(self, message: Message) -> bool:
         """Whether this message fulfils it."""
-        return message.uid in self.uids and all(test(message) for _, test in self.tests)
+        fits = message.uid in self.uids and self.fits(message.folder.flags(message.uid))
+        return fits and all(test(message) for _, test in self.tests)
 
 
 @dataclass(kw_only=True)
@@ -117,8 +131,8 @@ class _Parser:
         return handler(self, word)
 
     def _flagged(self, flag: str, *, has: bool) -> Key:
-        folder = self.view.folder
-        return self._tested(_FLAGS_COST, lambda m: (flag in folder.flags(m.uid)) == has)
+        wanted = frozenset({flag})
+        return Key(uids=self.view.uids, has=wanted if has else NO_FLAGS, lacks=NO_FLAGS if has else wanted)
 
     def _tested(self, cost: int, test: Test) -> Key:
         return Key(uids=self.view.uids, tests=((cost, test),))
@@ -218,19 +232,26 @@ _WITH_ARGUMENT: Final[dict[str, Callable[[_Parser, str], Key]]] = {
 
 
 def _both(first: Key, second: Key) -> Key:
-    return Key(uids=first.uids & second.uids, tests=tuple(sorted(first.tests + second.tests, key=lambda test: test[0])))
+    return Key(
+        uids=first.uids & second.uids,
+        has=first.has | second.has,
+        lacks=first.lacks | second.lacks,
+        tests=tuple(sorted(first.tests + second.tests, key=lambda test: test[0])),
+    )
 
 
 def _either(first: Key, second: Key, everything: UidSet) -> Key:
-    if not first.tests and not second.tests:
+    if first.plain and second.plain:
         return Key(uids=first.uids | second.uids)
     cost = max(first.cost, second.cost)
     return Key(uids=everything, tests=((cost, lambda m: first.holds(m) or second.holds(m)),))
 
 
 def _negated(key: Key, everything: UidSet) -> Key:
-    if not key.tests:
+    if key.plain:
         return Key(uids=everything - key.uids)
+    if not key.tests and len(key.has) + len(key.lacks) == 1 and key.uids == everything:
+        return Key(uids=everything, has=key.lacks, lacks=key.has)
     return Key(uids=everything, tests=((key.cost, lambda m: not key.holds(m)),))
 
 
@@ -331,23 +352,24 @@ def _charset(cursor: Cursor) -> str:
 
 def _found(view: View, key: Key) -> Steps[UidSet]:
     """What fulfils the key, after looking at the messages that must be looked at."""
-    if not key.tests:
+    if key.plain:
         return key.uids
-    hits: list[tuple[int, int]] = []
-    left = length = _BETWEEN_PAUSES[key.cost]
-    for number, low, high in view.uids.runs(key.uids):
-        for uid in range(low, high + 1):
-            message = Message(view.folder, number + uid - low, uid)
-            if all(test(message) for _, test in key.tests):
-                if hits and hits[-1][1] == uid - 1:
-                    hits[-1] = (hits[-1][0], uid)
-                else:
-                    hits.append((uid, uid))
-            left -= 1
-            if left == 0:
-                left = length
-                yield Pause()
-    return UidSet.of(hits)
+    hits = array("I")
+    for low, high in pieces(key.uids, length=_BETWEEN_PAUSES[key.cost]):
+        block: Iterable[int] = range(low, high + 1)
+        if key.has or key.lacks:
+            flags = view.folder.flags_block(low, high)
+            block = [uid for uid, its in zip(block, flags, strict=True) if key.fits(its)]
+        hits.extend(_passing(view, key, block) if key.tests else block)
+        yield Pause()
+    return UidSet.ascending(hits)
+
+
+def _passing(view: View, key: Key, uids: Iterable[int]) -> Iterator[int]:
+    for uid in uids:
+        message = Message(view.folder, view.uids.position(uid), uid)
+        if all(test(message) for _, test in key.tests):
+            yield uid
 
 
 def _saved(found: UidSet, returns: list[str]) -> UidSet:
@@ -362,7 +384,7 @@ def _numbers(view: View, found: UidSet, request: Request) -> UidSet:
     """UIDs, or the message numbers of them."""
     if request.by_uid:
         return found
-    return UidSet.of((number, number + high - low) for number, low, high in view.uids.runs(found))
+    return UidSet.joined((number, number + high - low) for number, low, high in view.uids.runs(found))
 
 
 def _plain(view: View, found: UidSet, request: Request, *, modseq: bool) -> Iterator[Event]:
