@@ -27,6 +27,8 @@ WHEN: Final = frozenset(
 #: One long poll; a longer wait is several.
 _POLL_S: Final = 20.0
 _PAGE: Final = 5_000
+#: What a line for people has in its head, and what is too long for it.
+_UNTOLD: Final = frozenset({"seq", "time_ns", "protocol", "connection", "kind", "header", "sha256"})
 #: Of one fact in a line for people.
 _FACT_CHARACTERS_MAX: Final = 120
 _ANY_HOST: Final = frozenset({"0.0.0.0", "::", ""})  # noqa: S104  # what a server may bind, not what we bind
@@ -407,8 +409,7 @@ def _refusal(method: str, path: str, status: int, text: bytes) -> ControlError:
 
 def describe(entry: Mapping[str, Any]) -> str:
     """A ledger entry as one line for people: number, connection, kind, then what else it says."""
-    head = ("seq", "time_ns", "protocol", "connection", "kind")
-    told = {name: value for name, value in entry.items() if name not in head and value not in ("", None, [], {})}
+    told = {name: value for name, value in entry.items() if name not in _UNTOLD and value not in ("", None, [], {})}
     facts = " ".join(f"{name}={_cut(value)}" for name, value in told.items())
     return f"{entry['seq']} {entry['protocol']}#{entry['connection']} {entry['kind']} {facts}".rstrip()
 
