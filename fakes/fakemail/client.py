@@ -415,8 +415,9 @@ def describe(entry: Mapping[str, Any]) -> str:
 
 
 def _cut(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    text = text if text.isprintable() and " " not in text else json.dumps(text)
+    plain = isinstance(value, str) and value.isprintable() and " " not in value
+    # JSON shows what a terminal would obey.
+    text = str(value) if plain else json.dumps(value)
     return text if len(text) <= _FACT_CHARACTERS_MAX else f"{text[:_FACT_CHARACTERS_MAX]}..."
 
 
