@@ -406,6 +406,13 @@ def unseen(folder: Folder) -> Iterator[int]:
         yield sum(SEEN not in flags for low, high in batch for flags in folder.flags_block(low, high))
 
 
+def marked(folder: Folder, flag: str, uids: UidSet) -> Iterator[list[int]]:
+    """Those among these messages that have a flag, in parts as above."""
+    for batch in batches(uids & folder.uids):
+        block = [(uid, flags) for low, high in batch for uid, flags in enumerate(folder.flags_block(low, high), low)]
+        yield [uid for uid, flags in block if flag in flags]
+
+
 def sizes(folder: Folder) -> Iterator[int]:
     """The sizes of all messages in bytes (RFC 8438), in parts as above."""
     for batch in batches(folder.uids):

@@ -1,8 +1,8 @@
-"""What the protocol core asks of the shell around it. Pure data. Called by: every module here, imap_server."""
+"""What the protocol core asks of the shell around it. Pure. Called by: every module here, imap_server."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -60,3 +60,13 @@ Event = bytes | Delay | Close | Wait | Pause | Pace | Stall | StartTls | Line
 _T = TypeVar("_T")
 #: Yields events on the way to a value.
 Steps = Generator[Event, None, _T]
+
+
+def paused(parts: Iterable[_T]) -> Steps[list[_T]]:
+    """Work in parts, with a pause between any two of them."""
+    found: list[_T] = []
+    for part in parts:
+        if found:
+            yield Pause()
+        found.append(part)
+    return found

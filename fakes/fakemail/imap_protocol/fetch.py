@@ -267,7 +267,7 @@ def fetch(context: Context, request: Request) -> Answer:
         if "MODSEQ" not in wanted.names:
             wanted.add("MODSEQ", lambda m, out: out.append(b"MODSEQ (%d)" % m.folder.modseq(m.uid)))
         if wanted.vanished:
-            named = uid_set(text, max(view.uids.largest, view.folder.uidnext - 1))
+            named = view.saved if text == b"$" else uid_set(text, max(view.uids.largest, view.folder.uidnext - 1))
             if gone := (view.folder.vanished_since(wanted.changed_since) & named) - known:
                 yield f"* VANISHED (EARLIER) {gone}\r\n".encode()
     yield from view.keyword_lines()
@@ -313,6 +313,7 @@ def _flag_rows(view: View, chosen: UidSet, names: Sequence[str]) -> Iterator[Eve
         low = first
         while low <= last:
             high = min(last, low + length - 1)
+            yield from view.keyword_lines()
             yield b"".join(_block(view, form, names, low, high))
             low, length = high + 1, min(length * 2, _ROWS_MAX)
 
@@ -330,7 +331,6 @@ def _block(view: View, form: bytes, names: Sequence[str], low: int, high: int) -
 def _rows(context: Context, view: View, chosen: UidSet, wanted: Wanted) -> Iterator[Event]:
     spoiling, cutting = context.active("imap.message"), context.active("imap.literal")
     marks = wanted.sees and not view.read_only
-    told = wanted.names.count("FLAGS") > 0
     out: list[bytes] = []
     size, limit, served = 0, CHUNK_BYTES_FIRST, 0
     for number, low, high in view.uids.runs(chosen):
@@ -338,7 +338,7 @@ def _rows(context: Context, view: View, chosen: UidSet, wanted: Wanted) -> Itera
             message = Message(view.folder, number + uid - low, uid, _garble(context) if spoiling else None)
             shown = wanted.writers
             if marks and SEEN not in view.folder.flags(uid):
-                shown = shown + _seen(context, view, uid, told=told)
+                shown = shown + _seen(context, view, uid, wanted.names)
             row: list[bytes] = [b"* %d FETCH (" % message.number]
             for writer in shown:
                 writer(message, row)
@@ -348,6 +348,7 @@ def _rows(context: Context, view: View, chosen: UidSet, wanted: Wanted) -> Itera
                 yield b"".join(out)
                 out, size = [], 0
                 yield from _cut(context, row)
+                yield from view.keyword_lines()
                 continue
             out += row
             size += sum(map(len, row))
@@ -370,11 +371,11 @@ def _pieces(out: list[bytes]) -> Iterator[bytes]:
         yield whole[at : at + CHUNK_BYTES_MAX]
 
 
-def _seen(context: Context, view: View, uid: int, *, told: bool) -> list[Writer]:
-    r"""Set \Seen; what must be told with the message, if FLAGS were not asked for."""
-    view.mark(uid, view.folder.flags(uid) | {SEEN})
-    extra: list[Writer] = [] if told else [_simple("FLAGS", view)]
-    if "CONDSTORE" in context.enabled:
+def _seen(context: Context, view: View, uid: int, names: Sequence[str]) -> list[Writer]:
+    r"""Set \Seen; what must be told with the message unless it was asked for."""
+    view.mark(uid, view.folder.flags(uid) | {SEEN}, told=True)
+    extra: list[Writer] = [] if "FLAGS" in names else [_simple("FLAGS", view)]
+    if "CONDSTORE" in context.enabled and "MODSEQ" not in names:
         extra.append(lambda m, out: out.append(b"MODSEQ (%d)" % m.folder.modseq(m.uid)))
     return extra
 

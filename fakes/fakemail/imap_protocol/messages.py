@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Final
 
-from fakemail.folder import DELETED, SYSTEM_FLAGS, Folder
+from fakemail.folder import DELETED, SYSTEM_FLAGS, Folder, marked
 from fakemail.imap_protocol.condstore import switch_on
 from fakemail.imap_protocol.context import Answer, Context, Ok, Refused, Request, mailbox_name
+from fakemail.imap_protocol.events import Steps, paused
 from fakemail.imap_protocol.fetch import MODSEQ_MAX
 from fakemail.imap_protocol.syntax import Cursor, SyntaxFault
 from fakemail.imap_protocol.view import View
 from fakemail.mailbox import NotFoundError
-from fakemail.uids import UidSet
+from fakemail.uids import Range, UidSet, batches
 
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _DATE_TIME: Final = re.compile(r"([ \d]\d)-([A-Za-z]{3})-(\d{4}) (\d\d):(\d\d):(\d\d) ([+-])(\d\d)([0-5]\d)")
@@ -99,7 +100,8 @@ def _date_time(text: str) -> tuple[int, int]:
     try:
         zone = timezone(timedelta(minutes=zone_min))
         moment = datetime(year, month, day, int(match[4]), int(match[5]), int(match[6]), tzinfo=zone)
-        return int(moment.timestamp()), zone_min
+        # Years 1 to 9999 in UTC too: else INTERNALDATE couldn't give it back.
+        return int(moment.astimezone(UTC).timestamp()), zone_min
     except (ValueError, OverflowError) as err:
         raise SyntaxFault("there is no such date") from err
 
@@ -132,13 +134,13 @@ def store(context: Context, request: Request) -> Answer:
     context.facts["messages"] = len(chosen)
     if change.unchanged_since is not None:
         yield from switch_on(context, "CONDSTORE")
-    refused = _apply(view, chosen, change)
+    parts = yield from paused(_applied(view, batch, change) for batch in batches(chosen))
+    refused = UidSet.single(uid for part in parts for uid in part)
     yield from view.keyword_lines()
-    told = not change.silent or "CONDSTORE" in context.enabled
-    for uid in chosen if told else ():
-        if uid in refused:
-            continue
-        yield view.flag_line(uid, enabled=context.enabled, by_uid=request.by_uid, flags=not change.silent)
+    if not change.silent or "CONDSTORE" in context.enabled:
+        yield from view.flag_lines(
+            chosen - refused, enabled=context.enabled, by_uid=request.by_uid, flags=not change.silent
+        )
     if not refused:
         return Ok(text="STORE completed", expunges=request.by_uid)
     numbers = refused if request.by_uid else UidSet.single(view.uids.position(uid) for uid in refused)
@@ -162,18 +164,17 @@ def _change(context: Context, cursor: Cursor) -> _Change:
     return _Change(sign=match[1], silent=bool(match[2]), flags=flags, unchanged_since=unchanged_since)
 
 
-def _apply(view: View, chosen: UidSet, change: _Change) -> UidSet:
-    """Change the flags; answers what was not changed, since somebody else did so meanwhile."""
+def _applied(view: View, batch: list[Range], change: _Change) -> list[int]:
+    """Change the flags; answers the messages whose flags were not changed, since somebody else did so meanwhile."""
     folder, refused = view.folder, []
     since = change.unchanged_since
-    # By the state before the command: its own changes of other messages must not count.
-    if since is not None:
-        refused = [uid for uid in chosen if folder.modseq(uid) > since]
-    skipped = frozenset(refused)
-    for uid in chosen:
-        if uid not in skipped:
-            view.mark(uid, change.of(folder.flags(uid), folder))
-    return UidSet.single(refused)
+    for low, high in batch:
+        for uid in range(low, high + 1):
+            if since is not None and folder.modseq(uid) > since:
+                refused.append(uid)
+            else:
+                view.mark(uid, change.of(folder.flags(uid), folder), told=not change.silent)
+    return refused
 
 
 # EXPUNGE --------------------------------------------------------------------------------------------------------------
@@ -188,11 +189,15 @@ def expunge(context: Context, request: Request) -> Answer:
         chosen = view.named(cursor.sequence_set(), by_uid=True)
     cursor.end()
     context.writable()
-    deleted = UidSet.single(uid for uid in chosen if DELETED in view.folder.flags(uid))
-    gone = view.folder.expunge(deleted)
+    gone = yield from expunged(view, chosen)
     context.facts["messages"] = len(gone)
-    yield from ()
     return Ok(text="EXPUNGE completed", code=highest(context, view) if gone else "")
+
+
+def expunged(view: View, chosen: UidSet) -> Steps[UidSet]:
+    r"""Remove those of these messages that have \Deleted; says which they were."""
+    parts = yield from paused(marked(view.folder, DELETED, chosen))
+    return view.folder.expunge(UidSet.single(uid for part in parts for uid in part))
 
 
 def highest(context: Context, view: View) -> str:

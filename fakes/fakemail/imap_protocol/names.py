@@ -13,7 +13,7 @@ from fakemail.folder import sizes, unseen
 from fakemail.imap_protocol import mutf7
 from fakemail.imap_protocol.condstore import switch_on
 from fakemail.imap_protocol.context import Answer, Context, Ok, Refused, Request, mailbox_name
-from fakemail.imap_protocol.events import Event, Pause, Steps
+from fakemail.imap_protocol.events import Event, Steps, paused
 from fakemail.imap_protocol.syntax import Cursor, SyntaxFault, astring
 from fakemail.mailbox import SPECIAL_USES, ConflictError, Folder, canonical
 from fakemail.uids import UID_MAX
@@ -111,11 +111,7 @@ def namespace(context: Context, request: Request) -> Answer:
 
 
 def _added(parts: Iterator[int]) -> Steps[int]:
-    total = 0
-    for part in parts:
-        total += part
-        yield Pause()
-    return total
+    return sum((yield from paused(parts)))
 
 
 def _at_once(value: Callable[[Folder], int]) -> Callable[[Folder], Steps[int]]:

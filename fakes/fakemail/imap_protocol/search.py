@@ -25,7 +25,7 @@ from fakemail.imap_protocol.syntax import NESTING_MAX, Cursor, SyntaxFault, quot
 from fakemail.imap_protocol.texts import address_words, body_text, readable
 from fakemail.imap_protocol.view import View
 from fakemail.mime import field_values
-from fakemail.uids import UidSet, pieces
+from fakemail.uids import NONE, UidSet, batches
 
 MODSEQ_MAX: Final = (1 << 63) - 1
 _MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
@@ -85,7 +85,9 @@ class _Parser:
         """The keys up to the end or a closing parenthesis, all of which must hold."""
         found = self.key(depth)
         while self.cursor.take(b" "):
-            found = _both(found, self.key(depth))
+            # A space at the end of the command is let pass, as the servers do that clients were tried with.
+            if depth or not self.cursor.done:
+                found = _both(found, self.key(depth))
         return found
 
     def key(self, depth: int) -> Key:
@@ -151,7 +153,7 @@ class _Parser:
         return Key(uids=self.view.named(self.cursor.sequence_set(), by_uid=True))
 
     def keyword(self, word: str) -> Key:
-        flag = self.view.folder.spelling(self.cursor.flag())
+        flag = self.view.folder.spelling(self.cursor.atom().decode("ascii"))
         return self._flagged(flag, has=word == "KEYWORD")
 
     def size(self, word: str) -> Key:
@@ -283,7 +285,8 @@ def _sent_day(message: Message) -> date | None:
     value = next(iter(field_values(message.header, "date")), "")
     try:
         return parsedate_to_datetime(value).date()
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, IndexError, TypeError):
+        # The last two for what the library's parser trips over.
         return None
 
 
@@ -305,7 +308,7 @@ def search(context: Context, request: Request) -> Answer:
     cursor, view = request.cursor, context.here
     cursor.space()
     returns = _returns(context, cursor)
-    charset = _charset(cursor)
+    charset = _charset(cursor, view, saves=returns is not None and "SAVE" in returns)
     parser = _Parser(cursor=cursor, view=view, context=context, charset=charset)
     key = parser.keys()
     cursor.end()
@@ -317,7 +320,7 @@ def search(context: Context, request: Request) -> Answer:
         view.saved = _saved(found, returns)
     if returns is None:
         yield from _plain(view, found, request, modseq=parser.modseq)
-    elif returns != ["SAVE"]:
+    elif set(returns) != {"SAVE"}:
         yield from _extended(view, found, request, returns, modseq=parser.modseq)
     return Ok(text="SEARCH completed", expunges=request.by_uid)
 
@@ -339,13 +342,16 @@ def _returns(context: Context, cursor: Cursor) -> list[str] | None:
     return found or ["ALL"]
 
 
-def _charset(cursor: Cursor) -> str:
+def _charset(cursor: Cursor, view: View, *, saves: bool) -> str:
     if not cursor.take_word(b"CHARSET"):
         return "utf-8"
     cursor.space()
     name = cursor.text().upper()
     cursor.space()
     if name not in _CHARSETS:
+        if saves:
+            # A search that fails leaves nothing for ``$`` (RFC 5182 section 2.1).
+            view.saved = NONE
         raise Refused("unknown character set", code="BADCHARSET (US-ASCII UTF-8)")
     return _CHARSETS[name]
 
@@ -355,13 +361,15 @@ def _found(view: View, key: Key) -> Steps[UidSet]:
     if key.plain:
         return key.uids
     hits = array("I")
-    for low, high in pieces(key.uids, length=_BETWEEN_PAUSES[key.cost]):
-        block: Iterable[int] = range(low, high + 1)
-        if key.has or key.lacks:
-            flags = view.folder.flags_block(low, high)
-            block = [uid for uid, its in zip(block, flags, strict=True) if key.fits(its)]
-        hits.extend(_passing(view, key, block) if key.tests else block)
-        yield Pause()
+    for batch in batches(key.uids, length=_BETWEEN_PAUSES[key.cost]):
+        for low, high in batch:
+            block: Iterable[int] = range(low, high + 1)
+            if key.has or key.lacks:
+                flags = view.folder.flags_block(low, high)
+                block = [uid for uid, its in zip(block, flags, strict=True) if key.fits(its)]
+            hits.extend(_passing(view, key, block) if key.tests else block)
+        if batch[-1][1] < key.uids.largest:
+            yield Pause()
     return UidSet.ascending(hits)
 
 
@@ -374,7 +382,7 @@ def _passing(view: View, key: Key, uids: Iterable[int]) -> Iterator[int]:
 
 def _saved(found: UidSet, returns: list[str]) -> UidSet:
     """What ``$`` stands for (RFC 5182 section 2.4)."""
-    if not found or {"ALL", "COUNT"} & set(returns) or returns == ["SAVE"]:
+    if not found or {"ALL", "COUNT"} & set(returns) or set(returns) == {"SAVE"}:
         return found
     ends = [found.smallest] * ("MIN" in returns) + [found.largest] * ("MAX" in returns)
     return UidSet.single(ends)

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from fakemail.folder import SEEN, Folder
 from fakemail.imap_protocol.condstore import switch_on
 from fakemail.imap_protocol.context import SELECTED, Answer, Context, Ok, Request, codes, decoded_name
-from fakemail.imap_protocol.events import Line
+from fakemail.imap_protocol.events import Line, Pause, Steps
 from fakemail.imap_protocol.faulty import spoilt
 from fakemail.imap_protocol.fetch import MODSEQ_MAX
+from fakemail.imap_protocol.messages import expunged
 from fakemail.imap_protocol.syntax import Cursor, SyntaxFault, uid_set
 from fakemail.imap_protocol.view import View
-from fakemail.mailbox import DELETED
-from fakemail.uids import UidSet, pieces
+from fakemail.uids import UidSet, batches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +55,10 @@ def _open(context: Context, request: Request, *, read_only: bool) -> Answer:
     folder = context.folder(name)
     if condstore:
         yield from switch_on(context, "CONDSTORE")
+    unseen = yield from _first_unseen(folder)
     context.view = view = View(folder, read_only=read_only, wake=context.wake)
     context.state = SELECTED
-    yield from _greeting(context, view, omit=action.omit if action is not None else ())
+    yield from _greeting(context, view, unseen=unseen, omit=action.omit if action is not None else ())
     if resume is not None and resume.uidvalidity == folder.uidvalidity:
         yield from _resumed(context, view, resume)
     word = "EXAMINE" if read_only else "SELECT"
@@ -116,7 +117,7 @@ def _without_star(cursor: Cursor) -> UidSet:
     return uid_set(text, 0)
 
 
-def _greeting(context: Context, view: View, *, omit: tuple[str, ...]) -> Iterator[bytes]:
+def _greeting(context: Context, view: View, *, unseen: int, omit: tuple[str, ...]) -> Iterator[bytes]:
     """What SELECT says of a folder (RFC 3501 section 6.3.1, RFC 7162 section 3.1.2.1)."""
     folder = view.folder
     yield view.flags_line()
@@ -124,20 +125,25 @@ def _greeting(context: Context, view: View, *, omit: tuple[str, ...]) -> Iterato
         yield view.permanent_flags_line()
     yield b"* %d EXISTS\r\n* %d RECENT\r\n" % (len(view.uids), len(view.recent))
     told = [("UIDVALIDITY", folder.uidvalidity, "UIDs are valid"), ("UIDNEXT", folder.uidnext, "The next UID")]
-    if first := first_unseen(folder):
-        told.insert(0, ("UNSEEN", view.uids.position(first), "The first unseen message"))
+    if unseen:
+        told.insert(0, ("UNSEEN", view.uids.position(unseen), "The first unseen message"))
     if context.has("CONDSTORE"):
         told.append(("HIGHESTMODSEQ", folder.highestmodseq, "The highest mod-sequence"))
     yield codes([(f"{name} {value}", text) for name, value, text in told if name not in omit])
 
 
-def first_unseen(folder: Folder) -> int:
+def _first_unseen(folder: Folder) -> Steps[int]:
     """The first message that is not seen; 0 if all are."""
-    for low, high in pieces(folder.uids):
-        for uid, flags in enumerate(folder.flags_block(low, high), low):
-            if SEEN not in flags:
-                return uid
-    return 0
+    uids, found = folder.uids, 0
+    for batch in batches(uids, length=16_384):
+        block = ((uid, each) for low, high in batch for uid, each in enumerate(folder.flags_block(low, high), low))
+        found = next((uid for uid, flags in block if SEEN not in flags), 0)
+        if found:
+            break
+        if batch[-1][1] < uids.largest:
+            yield Pause()
+    # Somebody may have expunged it meanwhile.
+    return found if not found or found in folder.uids else (yield from _first_unseen(folder))
 
 
 def _resumed(context: Context, view: View, resume: _Resume) -> Iterator[bytes]:
@@ -154,10 +160,8 @@ def close(context: Context, request: Request) -> Answer:
     request.cursor.end()
     view = context.here
     if not view.read_only:
-        deleted = [uid for uid in view.uids & view.folder.uids if DELETED in view.folder.flags(uid)]
-        view.folder.expunge(UidSet.single(deleted))
+        yield from expunged(view, view.uids)
     context.leave()
-    yield from ()
     return Ok(text="CLOSE completed")
 
 

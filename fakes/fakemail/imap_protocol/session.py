@@ -149,7 +149,8 @@ class ImapSession:
     # --- one command ---
 
     def _dispatch(self, command: bytes) -> Iterator[Event]:
-        context, cursor, tag = self._context, Cursor(command), b"*"
+        context, tag = self._context, b"*"
+        cursor = Cursor(command, saved=context.has("SEARCHRES"))
         context.facts = {}
         if self._paced:
             # The pace was the last command's.

@@ -29,7 +29,9 @@ _LIST_MAILBOX: Final = re.compile(rb'[^\x00-\x20\x7f(){"\\]+')
 _QUOTED: Final = re.compile(rb'"((?:[^"\\\r\n\x00]|\\["\\])*)"')
 _NUMBER: Final = re.compile(rb"\d{1,19}")
 _ELEMENT: Final = rb"(?:[1-9]\d{0,9}|\*)"
-_SET: Final = re.compile(_ELEMENT + rb"(?::" + _ELEMENT + rb")?(?:," + _ELEMENT + rb"(?::" + _ELEMENT + rb")?)*|\$")
+_RANGES: Final = _ELEMENT + rb"(?::" + _ELEMENT + rb")?(?:," + _ELEMENT + rb"(?::" + _ELEMENT + rb")?)*"
+_SET: Final = re.compile(_RANGES)
+_SET_OR_SAVED: Final = re.compile(_RANGES + rb"|\$")
 _QUOTABLE: Final = re.compile(rb"[\x20-\x7e]*")
 #: A longer string only makes lines long.
 _QUOTED_BYTES_MAX: Final = 1000
@@ -189,9 +191,11 @@ class Framer:
 class Cursor:
     """Reads tokens from one command, left to right."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, *, saved: bool = True) -> None:
         self.data = data
         self.at = 0
+        #: With ``saved`` a set may be ``$`` (RFC 5182 section 2.1).
+        self._set = _SET_OR_SAVED if saved else _SET
 
     @property
     def done(self) -> bool:
@@ -281,12 +285,12 @@ class Cursor:
         return value
 
     def sequence_set(self) -> bytes:
-        """A sequence set, or ``$`` (RFC 5182 section 2.1), as it is written."""
-        return self._match(_SET, "sequence set")[0]
+        """A sequence set, or ``$``, as it is written."""
+        return self._match(self._set, "sequence set")[0]
 
     def at_set(self) -> bool:
         """Whether a sequence set is next, and a whole word of it."""
-        match = _SET.match(self.data, self.at)
+        match = self._set.match(self.data, self.at)
         return match is not None and self.data[match.end() : match.end() + 1] in {b"", b" ", b")"}
 
     def flags(self) -> list[str]:

@@ -30,7 +30,8 @@ def readable(value: str) -> str:
         return plain
     try:
         return str(make_header(decode_header(plain)))
-    except (HeaderParseError, LookupError, ValueError):
+    except (HeaderParseError, LookupError, ValueError, AssertionError, TypeError):
+        # The last two for what the library's decoders trip over.
         return plain
 
 
@@ -50,7 +51,8 @@ def body_text(part: Part, *, header: bool) -> str:
 
 def _texts(part: Part, *, header: bool) -> Iterator[str]:
     if header:
-        yield "\n".join(readable(unfolded(raw)) for _, raw in header_fields(part.header))
+        # With the names of the fields: TEXT finds those too.
+        yield "\n".join(f"{name}: {readable(unfolded(raw))}" for name, raw in header_fields(part.header))
     kind, subtype = part.content_type
     if kind == "multipart" and not part.parts:
         yield part.body.decode("utf-8", errors="replace")
@@ -71,7 +73,8 @@ def _decoded(part: Part) -> str:
     charset = next((value for name, value in part.parameters if name.lower() == "charset"), "utf-8")
     try:
         return data.decode(charset, errors="replace")
-    except LookupError:
+    except (LookupError, ValueError):
+        # No such character set, or one of Python's own that is none.
         return data.decode("utf-8", errors="replace")
 
 

@@ -13,7 +13,7 @@ from typing import Final
 
 from fakemail.folder import SYSTEM_FLAGS, Folder
 from fakemail.imap_protocol.syntax import number_set, uid_set
-from fakemail.uids import NONE, UID_MAX, UidSet
+from fakemail.uids import NONE, UID_MAX, UidSet, pieces
 
 RECENT: Final = "\\Recent"
 #: Lines that are put together into one event.
@@ -50,6 +50,8 @@ class View:
         self._known = folder.highestmodseq
         self._uidnext = folder.uidnext
         self._keywords = 0
+        #: UIDs whose flags were told in between, with the mod-sequences that they had.
+        self._told_flags: dict[int, int] = {}
         self.wake = wake
         self._claim(folder.uids)
         folder.watchers.add(self)
@@ -82,13 +84,15 @@ class View:
         flags = self.folder.flags(uid)
         return flag_list(flags | {RECENT} if uid in self.recent else flags)
 
-    def mark(self, uid: int, flags: Iterable[str]) -> bool:
-        """Change flags by this client's own command, whose answer tells it: the news need not repeat it."""
+    def mark(self, uid: int, flags: Iterable[str], *, told: bool) -> None:
+        """Change flags by this client's own command; the news need not repeat what its answer has ``told``."""
         up_to_date = self.folder.highestmodseq == self._known
-        changed = self.folder.set_flags(uid, flags)
+        if not self.folder.set_flags(uid, flags):
+            return
         if up_to_date:
             self._known = self.folder.highestmodseq
-        return changed
+        elif told:
+            self._told_flags[uid] = self.folder.highestmodseq
 
     def keyword_lines(self) -> Iterator[bytes]:
         """FLAGS and PERMANENTFLAGS, when a keyword was used that this client doesn't know (section 7.2.6)."""
@@ -133,7 +137,9 @@ class View:
         if new or self.recent is not recent:
             yield b"* %d RECENT\r\n" % len(self.recent)
         yield from self.keyword_lines()
-        yield from self.flag_lines(folder.changed_since(since) & old, enabled=enabled)
+        told, self._told_flags = self._told_flags, {}
+        known = UidSet.single(uid for uid, modseq in told.items() if folder.modseq(uid) == modseq)
+        yield from self.flag_lines((folder.changed_since(since) & old) - known, enabled=enabled)
 
     def _gone(self, *, vanished: bool) -> Iterator[bytes]:
         gone = self.uids - self.folder.uids
@@ -158,19 +164,20 @@ class View:
                     lines.clear()
         yield b"".join(lines)
 
-    def flag_lines(self, uids: UidSet, *, enabled: set[str], by_uid: bool = False) -> Iterator[bytes]:
-        """An untagged FETCH with the flags of each (RFC 7162 section 3.2.4: with the UID under QRESYNC)."""
-        lines = []
-        for uid in uids:
-            lines.append(self.flag_line(uid, enabled=enabled, by_uid=by_uid))
-            if len(lines) >= _LINES:
-                yield b"".join(lines)
-                lines.clear()
-        if lines:
-            yield b"".join(lines)
+    def flag_lines(
+        self, uids: UidSet, *, enabled: set[str], by_uid: bool = False, flags: bool = True
+    ) -> Iterator[bytes]:
+        """An untagged FETCH with the flags of each (RFC 7162 section 3.2.4: with the UID under QRESYNC).
 
-    def flag_line(self, uid: int, *, enabled: set[str], by_uid: bool, flags: bool = True) -> bytes:
-        """One of them; without ``flags`` it tells the mod-sequence alone (section 3.1.3)."""
+        Without ``flags`` it tells the mod-sequence alone (section 3.1.3).
+        """
+        for low, high in pieces(uids, length=_LINES):
+            # Meanwhile others may have used a keyword that this client doesn't know yet.
+            yield from self.keyword_lines()
+            block = range(low, high + 1)
+            yield b"".join([self._flag_line(uid, enabled=enabled, by_uid=by_uid, flags=flags) for uid in block])
+
+    def _flag_line(self, uid: int, *, enabled: set[str], by_uid: bool, flags: bool) -> bytes:
         words = [b"UID %d" % uid] if by_uid or "QRESYNC" in enabled else []
         if flags:
             words.append(b"FLAGS " + self.flags(uid))
