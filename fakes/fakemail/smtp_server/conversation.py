@@ -273,7 +273,9 @@ class Conversation(Stream):
         """Ask what shall go wrong, if anything may."""
         if not self.fakes.expects(point):
             return None
-        return self.fakes.decide(point, self.number, self.verb, **{"user": self.session.user, **context})
+        transaction = self.envelope
+        known = {"user": self.session.user, "sender": transaction.mail_from or "", "recipient": transaction.rcpt_tos}
+        return self.fakes.decide(point, self.number, self.verb, **{**known, **context})
 
     def meet(self, point: str, **context: Any) -> Awaitable[Action | None]:
         """Await this: ask what shall go wrong, and let it; what is left to do is in the action."""

@@ -97,12 +97,8 @@ class Data(Verbs):
             raise RefusedError(refused if transaction.refused else "503 5.5.1 Send RCPT first")
 
     async def _before_message(self) -> None:
-        await self.meet("smtp.data", **self._envelope())
-        self.envelope.body_fault = self.decide("smtp.body", **self._envelope())
-
-    def _envelope(self) -> dict[str, Any]:
-        """What faults may look at."""
-        return {"sender": self.envelope.mail_from, "recipient": self.envelope.rcpt_tos}
+        await self.meet("smtp.data")
+        self.envelope.body_fault = self.decide("smtp.body")
 
     async def _arrival(self, source: Source, *, last: bool = True) -> Any:
         """The message or the chunk, when it has come; a fault may be slow to read it, or stop half-way."""
@@ -139,7 +135,7 @@ class Data(Verbs):
             # Read, and not kept.
             self._set_rset_state()
             raise RefusedError(fault.reply, close=fault.close)
-        action = self.decide("smtp.accepted", **self._envelope())
+        action = self.decide("smtp.accepted")
         replied = action is None or not (action.drop or action.stall)
         self.fakes.take(self.number, self.session, transaction, raw, replied=replied)
         self.taken()

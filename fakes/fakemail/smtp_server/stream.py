@@ -146,6 +146,8 @@ class Stream(SMTP, asyncio.BufferedProtocol):  # type: ignore[misc]  # aiosmtpd 
         if self._work is not None:
             self._work.close()
             self._work = None
+        # It may hold what holds us; then only the garbage collector would find it.
+        self._source = _nothing
         self.ended(self.reason or _told(error))
         self.transport = None
 

@@ -144,7 +144,7 @@ class Verbs(Login):
         self.recipient = recipient
         parameters = parse_recipient_parameters(rest, self.offered)
         self._may_receive(recipient)
-        await self.meet("smtp.rcpt", recipient=recipient, sender=transaction.mail_from)
+        await self.meet("smtp.rcpt", recipient=recipient)
         transaction.rcpt_tos.append(recipient)
         if rest:
             transaction.recipient_parameters = {**transaction.recipient_parameters, recipient: parameters}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import re
+import weakref
 
 import pytest
 from hypothesis import given, settings
@@ -64,8 +66,10 @@ class Rig:
         store = MailStore(seed=1)
         store.add_user("ann@x.test", "secret")
         self.ledger, self.transport = Ledger(), Memory()
-        plan = Plan(1, parse_faults(list(faults)))
-        self.handler = Handler(store, self.ledger, plan, options=SmtpOptions(**{"mistakes_max": 10_000, **options}))
+        self.plan = Plan(1, parse_faults(list(faults)))
+        self.handler = Handler(
+            store, self.ledger, self.plan, options=SmtpOptions(**{"mistakes_max": 10_000, **options})
+        )
         self.connection = SmtpConnection(self.handler, loop)
         self.connection.connection_made(self.transport)
 
@@ -154,6 +158,20 @@ def test_no_verb_keeps_a_connection_alive_that_has_ended(loop):
         assert rig.handler.connections == set()
 
 
+@pytest.mark.parametrize("action", [{"drop": True, "after_bytes": 1_000}, {"bytes_per_s": 1_000}, {"stall": True}])
+def test_a_connection_that_has_ended_needs_no_garbage_collector(loop, action):
+    rig = Rig(loop, [{"id": "f", "point": "smtp.body", "when": {"always": True}, "action": action}])
+    rig.feed(b"EHLO c\r\nAUTH LOGIN\r\n*\r\nMAIL FROM:<>\r\nRCPT TO:<a@x.test>\r\nDATA\r\nhalf", b"more").end()
+    gone = weakref.ref(rig.connection)
+    gc.collect()
+    gc.disable()
+    try:
+        del rig
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
 def test_a_client_is_not_read_from_while_it_does_not_read(loop):
     rig = Rig(loop)
     rig.connection.pause_writing()
@@ -193,6 +211,34 @@ def test_the_buffer_of_a_slow_reader_is_small(loop):
     assert len(rig.connection.get_buffer(-1)) == len(rig.handler.buffer)
     rig.feed(b"DATA\r\n")
     assert len(rig.connection.get_buffer(-1)) == 50
-    rig.feed(b"text")
+    rig.feed(b"text\r\n.\r\n")
     assert rig.transport.paused
+    assert not rig.entries("accepted")
+    rig.connection._arrive()
+    assert rig.entries("accepted")
+    assert not rig.transport.paused
+    assert len(rig.connection.get_buffer(-1)) == len(rig.handler.buffer)
     rig.end()
+
+
+def test_a_client_that_sends_while_it_waits_is_stopped_in_time(loop):
+    fault = {"id": "f", "point": "smtp.mail", "when": {"always": True}, "action": {"delay_ms": 1_000}}
+    rig = Rig(loop, [fault]).feed(b"EHLO c\r\nMAIL FROM:<>\r\n")
+    sent = 0
+    while not rig.transport.paused:
+        rig.feed(b"NOOP\r\n" * 10_000)
+        sent += 10_000
+        assert sent <= 200_000
+    rig.connection._resume()
+    assert not rig.transport.paused
+    assert rig.said.count(b"250 2.0.0 OK") == sent
+    rig.end()
+
+
+def test_counts_of_a_connection_go_with_it(loop):
+    fault = {"id": "f", "point": "smtp.mail", "scope": "connection", "when": {"nth": 2}, "action": {"drop": True}}
+    rig = Rig(loop, [fault]).feed(b"EHLO c\r\nMAIL FROM:<>\r\n")
+    (armed,) = rig.plan._by_connection
+    assert len(armed.tallies) == 1
+    rig.end()
+    assert armed.tallies == {}

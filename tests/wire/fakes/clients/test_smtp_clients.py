@@ -40,8 +40,8 @@ def test_what_is_sent_is_in_the_ledger_and_in_the_inbox(smtp, fakes):
 
 def test_what_is_offered_works(smtp):
     smtp.ehlo()
-    offered = {"pipelining", "size", "8bitmime", "smtputf8", "enhancedstatuscodes", "dsn", "chunking", "auth", "help"}
-    assert offered <= smtp.esmtp_features.keys()
+    offered = "pipelining size 8bitmime smtputf8 enhancedstatuscodes dsn chunking starttls auth help"
+    assert set(smtp.esmtp_features) == set(offered.split())
     assert set(smtp.esmtp_features["auth"].split()) == {"PLAIN", "LOGIN", "XOAUTH2"}
 
 
@@ -205,9 +205,28 @@ def test_long_and_short_options_of_two_clients_do_not_mix(fakes):
     second.close()
 
 
+def trusting(fakes):
+    return ssl.create_default_context(cadata=fakes.control.ca_pem())
+
+
 def test_tls_is_offered_on_its_own_port(fakes):
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    client = smtplib.SMTP_SSL(*fakes.address("smtps"), timeout=10, context=context)
+    client = smtplib.SMTP_SSL(*fakes.address("smtps"), timeout=10, context=trusting(fakes))
     assert client.sendmail(FROM, [FAR], RAW) == {}
     client.quit()
+    assert fakes.entries("accepted")[0]["tls"] is True
+
+
+def test_tls_may_begin_after_starttls(smtp, fakes):
+    smtp.starttls(context=trusting(fakes))
+    smtp.login(USER, PASSWORD)
+    assert smtp.sendmail(FROM, [FAR], RAW) == {}
+    entry = fakes.entries("accepted")[0]
+    assert (entry["tls"], entry["user"]) == (True, USER)
+
+
+@pytest.mark.parametrize("name", ["expired", "wrong-host", "self-signed"])
+def test_a_certificate_may_be_one_that_nobody_should_trust(fakes, name):
+    fakes.control.put_faults([fault(point="smtp.tls", action={"certificate": name})])
+    with pytest.raises(ssl.SSLCertVerificationError):
+        smtplib.SMTP_SSL(*fakes.address("smtps"), timeout=10, context=trusting(fakes))
+    smtplib.SMTP_SSL(*fakes.address("smtps"), timeout=10, context=trusting(fakes)).close()
