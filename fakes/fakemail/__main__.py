@@ -7,12 +7,11 @@ ctrl-C is quiet while the rest is imported.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 
 from fakemail import FakemailError
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Run a command, or serve until SIGTERM or SIGINT; answers the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -27,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
-def _run(words: Sequence[str]) -> int:
+def _run(words: list[str]) -> int:
     from fakemail.command_line.commands import COMMANDS
 
     if words and words[0] in COMMANDS:

@@ -43,7 +43,7 @@ def told(*words) -> str:
     """Standard error of a run that ends with 2 and one line."""
     errors = io.StringIO()
     with contextlib.redirect_stderr(errors):
-        assert main(words) == 2
+        assert main(list(words)) == 2
     assert len(errors.getvalue().splitlines()) == 1
     assert errors.getvalue().startswith("fakemail: ")
     return errors.getvalue()
