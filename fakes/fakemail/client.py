@@ -143,10 +143,6 @@ class FakeMail:
         """The addresses of all users."""
         return [str(user["address"]) for user in self._call("GET", "/users")["users"]]
 
-    def remove_user(self, address: str) -> None:
-        """Take a user away with all mail; connections of that user are cut."""
-        self._call("DELETE", f"/users/{_segment(address)}")
-
     def mailbox(self, address: str) -> dict[str, Any]:
         """Folders and messages of a mailbox; at most 10,000 messages are listed for each folder."""
         return dict(self._call("GET", f"/mailboxes/{_segment(address)}"))
@@ -184,10 +180,23 @@ class FakeMail:
         """Give all messages of a folder new UIDs under a new UIDVALIDITY (RFC 3501 section 2.3.1.1)."""
         return dict(self._call("POST", f"/mailboxes/{_segment(address)}/uidvalidity", {"folder": folder}))
 
-    def advance(self, address: str, steps: int, *, folder: str = "INBOX") -> dict[str, Any]:
-        """Let the next steps of a folder's timeline happen."""
-        body = {"folder": folder, "steps": steps}
-        return dict(self._call("POST", f"/mailboxes/{_segment(address)}/timeline", body))
+    def advance(
+        self, address: str, steps: int, *, folder: str = "INBOX", weights: Mapping[str, int] | None = None
+    ) -> dict[str, Any]:
+        """Let the next steps of a folder's timeline happen; ``weights`` says how likely each kind of event is."""
+        return self._timeline("POST", address, {"folder": folder, "steps": steps}, weights)
+
+    def run_timeline(
+        self, address: str, *, per_s: float, folder: str = "INBOX", weights: Mapping[str, int] | None = None
+    ) -> None:
+        """Let a folder's timeline go on by itself, so many steps a second; 0 stops it."""
+        self._timeline("PUT", address, {"folder": folder, "per_s": per_s}, weights)
+
+    def _timeline(
+        self, method: str, address: str, body: dict[str, Any], weights: Mapping[str, int] | None
+    ) -> dict[str, Any]:
+        body |= {} if weights is None else {"weights": dict(weights)}
+        return dict(self._call(method, f"/mailboxes/{_segment(address)}/timeline", body))
 
     # -- messages
 

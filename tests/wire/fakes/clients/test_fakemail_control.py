@@ -6,9 +6,12 @@ import http.client
 import imaplib
 import json
 import mailbox
+import os
 import smtplib
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from urllib.parse import quote, urlsplit
@@ -290,12 +293,11 @@ def test_a_timeline_is_the_same_for_the_same_seed_and_in_the_ledger(fakes):
 
 
 def test_a_timeline_runs_by_itself_until_it_is_stopped(fakes):
-    body = json.dumps({"per_s": 200, "weights": {"arrive": 1, "flags": 0, "expunge": 0}})
-    assert call(fakes, "PUT", f"/mailboxes/{USER}/timeline", body)[0] == 200
+    fakes.control.run_timeline(USER, per_s=200, weights={"arrive": 1, "flags": 0, "expunge": 0})
     entries = fakes.control.wait_for("timeline", count=20)
     assert {entry["event"] for entry in entries} == {"arrive"}
     assert fakes.control.stats()["timelines"] == 1
-    call(fakes, "PUT", f"/mailboxes/{USER}/timeline", json.dumps({"per_s": 0}))
+    fakes.control.run_timeline(USER, per_s=0)
     stats = fakes.control.stats()
     assert stats["timelines"] == 0
     assert fakes.control.news(after=stats["ledger"]["seq"], timeout_s=0.1) == []
@@ -558,6 +560,30 @@ def test_an_error_of_the_client_knows_its_status_and_what_is_allowed(fakes):
         fakes.control.seed(USER, count=1, seed=1, profile="giant")
     assert (caught.value.status, caught.value.where) == (400, "profile")
     assert "heavy-tail" in caught.value.allowed
+
+
+UNDER_GEVENT = """
+import gevent.monkey
+gevent.monkey.patch_all()
+import gevent, sys, time
+from fakemail.client import FakeMail
+fakes = FakeMail(sys.argv[1])
+began = time.monotonic()
+waiting = [gevent.spawn(fakes.wait_for, "login", user="nobody", timeout_s=20) for _ in range(5)]
+others = [gevent.spawn(fakes.health) for _ in range(20)]
+gevent.joinall(others, timeout=10)
+assert all(each.value["status"] == "ok" for each in others)
+assert not any(each.ready() for each in waiting)
+gevent.killall(waiting)
+assert time.monotonic() - began < 10
+"""
+
+
+def test_under_gevent_who_waits_keeps_no_other_waiting(fakes):
+    command = [sys.executable, "-c", UNDER_GEVENT, fakes.facts["control"]]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_password_comes_back_from_nowhere(fakes):
