@@ -164,7 +164,8 @@ def test_any_atom_is_a_keyword(imap, keyword):
     [
         "1", "1 FLAGS", "1 COLOUR (x)", "1 FLAGS (\\Odd)", "1 FLAGS (\\Recent)", "1 FLAGS (a", "1 +FLAGS", "1 FLAGS \\",
         "1 FLAGS.LOUD (x)", "1 *FLAGS (x)", "1 FLAGS (a  b)", "1 FLAGS (a) b", "1 FLAGS a (b)", "1 FLAGS (\\*)",
-        "0 FLAGS (x)", "9 FLAGS (x)", "1:9 FLAGS (x)", "x FLAGS (x)", '1 FLAGS ("x")', "1 FLAGS (a]b)", "1 FLAGS ({1+}\r\nx)",
+        "0 FLAGS (x)", "9 FLAGS (x)", "1:9 FLAGS (x)", "x FLAGS (x)", '1 FLAGS ("x")', "1 FLAGS (a]b)",
+        "1 FLAGS ({1+}\r\nx)",
     ],
 )  # fmt: skip
 def test_a_malformed_store_changes_nothing(imap, words):
