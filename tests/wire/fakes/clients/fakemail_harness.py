@@ -37,10 +37,12 @@ class Fakes:
     def await_entry(self, kind, **facts):
         """The first such ledger entry, as soon as it is there."""
         deadline = time.monotonic() + DEADLINE_S
-        while not (found := self.entries(kind, **facts)):
+        while True:
+            seq = self.control.health()["ledger_seq"]
+            if found := self.entries(kind, **facts):
+                return found[0]
             assert time.monotonic() < deadline, f"no {kind} entry with {facts}: {self.entries()}"
-            select.select([], [], [], 0.01)
-        return found[0]
+            self.control.news(after=seq, timeout_s=DEADLINE_S)
 
 
 @contextlib.contextmanager
