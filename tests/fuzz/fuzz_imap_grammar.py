@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from random import Random
 
 USERS = {b"ann@example.test": b"canary-password", b"bob@example.test": b"other-password"}
+#: Those with mail in them more often than the others.
 FOLDERS = (
-    b"INBOX", b"inbox", b"Sent", b"Archive", b"Archive/2024", b"Many", b"Odd", b"Empty", b"Trash", b"Drafts",
+    *(b"INBOX", b"Archive", b"Many", b"Odd") * 3, b"inbox", b"Sent", b"Archive/2024", b"Empty", b"Trash", b"Drafts",
 )  # fmt: skip
 STRANGE_FOLDERS = (
     b"No such", b"Entw&APw-rfe", b"&Jjo-", b"&bad", b"a/b/c/d", b"/", b"//", b"x/", b"", b"%", b"*", b"\xc3\xa4",
@@ -348,7 +349,7 @@ def _key(draft: Draft, *, depth: int) -> None:
 
 def sequence_set(chance: Random) -> bytes:
     """Message numbers, most of which exist."""
-    usual = b"1", b"1:*", b"*", b"2:4", b"1,3,5", b"*:1", b"40:1", b"1:3,2:4,*"
+    usual = b"1", b"1:*", b"*", b"2:4", b"1,3,5", b"*:1", b"5:1", b"1:3,2:4,*"
     strange = b"0", b"1:", b":", b"", b",", b"1,,2", b"$", b"999999", b"4294967295:4294967296", b"1" * 500
     return chance.choice(usual if chance.random() < 0.85 else strange)
 
