@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 #: Names that a valid certificate is for.
 HOSTS: Final = ("localhost", "127.0.0.1", "::1")
+#: fetchmail refuses a certificate without one, though nobody should look at it any more (RFC 6125 section 6.4.4).
+_COMMON_NAME: Final = "localhost"
 #: An expired certificate is so since the day on which this one ended.
 _EXPIRED_SINCE: Final = datetime(2001, 1, 1, tzinfo=UTC)
 _ISSUED_AT: Final = datetime(2000, 1, 1, tzinfo=UTC)
@@ -84,10 +86,12 @@ class Certificates:
         return self._authority
 
     def _load_valid(self, context: ssl.SSLContext) -> None:
-        self._ca().issue_cert(*self._hosts).configure_cert(context)
+        self._ca().issue_cert(*self._hosts, common_name=_COMMON_NAME).configure_cert(context)
 
     def _load_expired(self, context: ssl.SSLContext) -> None:
-        leaf = self._ca().issue_cert(*self._hosts, not_before=_ISSUED_AT, not_after=_EXPIRED_SINCE)
+        leaf = self._ca().issue_cert(
+            *self._hosts, common_name=_COMMON_NAME, not_before=_ISSUED_AT, not_after=_EXPIRED_SINCE
+        )
         leaf.configure_cert(context)
 
     def _load_wrong_host(self, context: ssl.SSLContext) -> None:
