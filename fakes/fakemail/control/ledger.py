@@ -35,8 +35,12 @@ async def page(call: Call) -> Any:
     after, limit = call.whole("after", 0), call.whole("limit", 1000, most=LIMIT_MAX)
     count = call.whole("count", 1, least=1, most=LIMIT_MAX)
     deadline = time.monotonic() + call.number("wait_s", 0.0, most=WAIT_S_MAX)
+    entries: list[dict[str, Any]] = []
+    at = after
     while True:
-        entries = ledger.after(after, limit=max(limit, count), **filters)
+        # Only what is new is looked at: who waits beside a flood must not slow it down.
+        entries += ledger.after(at, limit=max(limit, count) - len(entries), **filters)
+        at = max(at, ledger.seq)
         left_s = deadline - time.monotonic()
         if len(entries) >= count or left_s <= 0 or call.shared.closing:
             return _answer(call, entries[:limit], after)
@@ -50,9 +54,11 @@ def _answer(call: Call, entries: list[dict[str, Any]], after: int) -> dict[str, 
 
 async def export(call: Call) -> Any:
     """GET /ledger.jsonl: what is there at this moment, an entry a line."""
+    # Asked before the answer begins: what is wrong can't be told any more then.
+    exported = call.shared.ledger.export(after=call.whole("after", 0), **_filters(call))
     answer = web.StreamResponse(headers={"Content-Type": "application/jsonl"})
     await answer.prepare(call.request)
-    for lines in call.shared.ledger.export(after=call.whole("after", 0), **_filters(call)):
+    for lines in exported:
         await answer.write(lines)
     await answer.write_eof()
     return answer

@@ -99,9 +99,10 @@ class Call:
         value = self.given.get(name, default)
         if value is None or isinstance(value, bool):
             return value
-        if value not in {"0", "1", "true", "false"}:
+        # A tuple: what is given may be a list, and no list is in a set.
+        if value not in ("0", "1", "true", "false"):
             raise RequestError(where=name, problem=_wrong(value), allowed="true or false")
-        return value in {"1", "true"}
+        return value in ("1", "true")
 
     def texts(self, name: str) -> list[str]:
         """Any number of texts: a JSON list, or a parameter that is repeated."""

@@ -7,6 +7,7 @@ import imaplib
 import json
 import mailbox
 import os
+import re
 import smtplib
 import socket
 import ssl
@@ -14,7 +15,8 @@ import subprocess
 import sys
 import threading
 import time
-from urllib.parse import quote, urlsplit
+from random import Random
+from urllib.parse import quote, urlencode, urlsplit
 
 import pytest
 from fakemail_harness import DEADLINE_S, PASSWORD, USER
@@ -509,6 +511,47 @@ def test_errors_are_json_and_say_what_is_wrong_where_and_what_is_allowed(fakes, 
     assert list(answer) == ["error", "where", "allowed"]
     assert words in answer["error"]
     assert answer["error"].endswith(answer["allowed"])
+
+
+#: What programs send by mistake. No count is one that would be done: a million steps take their time.
+ODD = (
+    None, True, False, -1, 10**30, 1.5, -0.0, "", "x", "INBOX", "*", "../../etc/passwd", "\x00", "\udcff", "é" * 300,
+    [], ["\\Seen"], [1], {}, {"x": {}}, {"arrive": 10**9}, "1", "1:*", "0:0", "ann@example.test", "/dev/null", "/", "true",
+)  # fmt: skip
+
+
+def odd_request(random, route):
+    """A request to the route with parameters that are mostly wrong."""
+    names = [USER, "x", "1", "%00", "é", "a" * 3000]
+    path = re.sub(r"\{\w+\}", lambda _: quote(random.choice(names), safe=""), route.path)
+    chosen = {name: random.choice(ODD) for name in route.names if random.random() < 0.7}
+    if route.body == "document":
+        broken = GREYLIST | {random.choice([*GREYLIST]): random.choice(ODD)}
+        return path, json.dumps(random.choice([*ODD, [broken], broken]))
+    if route.body == "object":
+        return path, json.dumps(chosen) if random.random() < 0.9 else random.choice(["", "[", "\x00", "null"])
+    chosen.pop("wait_s", None)
+    query = {name: str(value).encode("utf-8", errors="replace") for name, value in chosen.items()}
+    return f"{path}?{urlencode(query)}", "x" if route.body == "raw" else None
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
+def test_whatever_is_asked_for_is_answered_and_never_a_defect(fakes, route):
+    seed = int(os.environ.get("FUZZ_SEED", "20240607"))
+    print(f"FUZZ_SEED={seed}")  # noqa: T201  # pytest shows it where the test fails
+    random = Random(f"{seed} {route.method} {route.path}")
+    for _ in range(60):
+        path, body = odd_request(random, route)
+        fakes.control.add_user(USER, PASSWORD)
+        parts = urlsplit(fakes.facts["control"])
+        connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=10)
+        connection.request(route.method, path, body=body)
+        answer = connection.getresponse()
+        text = answer.read()
+        connection.close()
+        assert answer.status < 500, f"{route.method} {path} {body}: {text}"
+        if answer.status >= 400:
+            assert list(json.loads(text)) == ["error", "where", "allowed"], f"{route.method} {path} {body}: {text}"
 
 
 def test_a_body_that_is_announced_too_long_is_refused_before_it_comes(fakes):
