@@ -139,6 +139,10 @@ class FakeMail:
         body = {"address": address, "password": password}
         self._call("POST", "/users", body | ({} if token is None else {"token": token}))
 
+    def remove_user(self, address: str) -> None:
+        """Forget a user with all mail."""
+        self._call("DELETE", f"/mailboxes/{_segment(address)}")
+
     def users(self) -> list[str]:
         """The addresses of all users."""
         return [str(user["address"]) for user in self._call("GET", "/users")["users"]]

@@ -137,6 +137,12 @@ class MailStore:
         except KeyError:
             raise NotFoundError(f"no user {address!r}; add it first") from None
 
+    def remove_user(self, address: str) -> None:
+        """Forget a user with all mail; open sessions of the folders are sent away."""
+        for folder in self.user(address).folders.values():
+            folder.close("the user was removed")
+        del self._accounts[address.lower()]
+
     def login(self, address: str, password: str) -> Account | None:
         """The user, if the password is right."""
         account = self._accounts.get(address.lower())

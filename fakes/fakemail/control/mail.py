@@ -51,6 +51,12 @@ async def list_users(call: Call) -> Any:
     return {"users": [{"address": each.address, "folders": each.names} for each in call.shared.store.users]}
 
 
+async def remove_user(call: Call) -> Any:
+    """DELETE /mailboxes/{address}."""
+    call.shared.store.remove_user(account_of(call).address)
+    return {}
+
+
 async def show_mailbox(call: Call) -> Any:
     """GET /mailboxes/{address}."""
     account = account_of(call)
@@ -224,6 +230,7 @@ ROUTES: Final = (
         status=201,
     ),
     Route(method="GET", path=_BOX, about="All folders, each with its first 10,000 messages.", handler=show_mailbox),
+    Route(method="DELETE", path=_BOX, about="Forget a user with all mail.", handler=remove_user),
     Route(
         method="POST",
         path=f"{_BOX}/folders",

@@ -130,10 +130,11 @@ def store(context: Context, request: Request) -> Answer:
     cursor.space()
     change = _change(context, cursor)
     cursor.end()
+    if change.unchanged_since is not None:
+        # Also where nothing may be stored: who asks for it can do with it (RFC 7162 section 3.1).
+        yield from switch_on(context, "CONDSTORE")
     context.writable()
     context.facts["messages"] = len(chosen)
-    if change.unchanged_since is not None:
-        yield from switch_on(context, "CONDSTORE")
     parts = yield from paused(_applied(view, batch, change) for batch in batches(chosen))
     refused = UidSet.single(uid for part in parts for uid in part)
     yield from view.keyword_lines()

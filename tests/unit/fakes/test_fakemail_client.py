@@ -17,6 +17,7 @@ ANN = "a/b+c?@example.test"
 CALLS = {
     "smtp": (), "smtps": (), "imap": (), "imaps": (), "index": (), "health": (), "stats": (), "ca_pem": (), "users": (),
     "add_user": (ANN, "secret"),
+    "remove_user": (ANN,),
     "mailbox": (ANN,),
     "create_folder": (ANN, "A&B/C"),
     "delete_folder": (ANN, "A&B/C"),

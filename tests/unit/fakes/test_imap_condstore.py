@@ -92,6 +92,13 @@ def test_select_with_condstore_switches_it_on():
     imap.step("1 NOOP", f"* 1 FETCH (FLAGS (\\Seen) MODSEQ ({now(imap)}))", "1 OK <any>")
 
 
+def test_a_conditional_store_switches_it_on_even_where_nothing_may_be_stored(imap):
+    imap.select(how="EXAMINE")
+    imap.step("1 STORE 1 (UNCHANGEDSINCE 9) FLAGS (x)", "* OK [HIGHESTMODSEQ 4] <any>", "1 NO [READ-ONLY] <any>")
+    imap.inbox.set_flags(1, {"\\Seen"})
+    imap.step("2 NOOP", "* 1 FETCH (FLAGS (\\Seen) MODSEQ (5))", "2 OK <any>")
+
+
 def test_where_it_is_not_on_no_modseq_is_told(imap):
     other = another(imap)
     said = []

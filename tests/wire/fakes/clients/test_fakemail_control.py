@@ -638,3 +638,10 @@ def test_a_password_comes_back_from_nowhere(fakes):
         call(fakes, "POST", "/users", json.dumps({"address": "no", "password": PASSWORD})),
     ]
     assert PASSWORD not in repr(answers)
+
+
+def test_a_user_can_be_forgotten(fakes):
+    fakes.control.remove_user(USER)
+    assert fakes.control.users() == []
+    with pytest.raises(ControlError, match="no user"):
+        fakes.control.remove_user(USER)
