@@ -64,6 +64,10 @@ class Shifted:
         """The original's bytes."""
         return self.base.raw(uid + self.offset)
 
+    def pieces(self, uid: int) -> tuple[Sequence[bytes | memoryview], int]:
+        """The original's bytes, not put together, and their number."""
+        return self.base.pieces(uid + self.offset)
+
     def header(self, uid: int) -> bytes:
         """The original's header."""
         return self.base.header(uid + self.offset)
@@ -144,6 +148,11 @@ class Folder:
         """The whole message; KeyError if there never was one."""
         own = self._own.get(uid)
         return self._source(uid).raw(uid) if own is None else own.raw
+
+    def raw_pieces(self, uid: int) -> tuple[Sequence[bytes | memoryview], int]:
+        """The same in the pieces that it is made of, and its size."""
+        own = self._own.get(uid)
+        return self._source(uid).pieces(uid) if own is None else ((own.raw,), len(own.raw))
 
     def header(self, uid: int) -> bytes:
         """Its header block with the empty line, cheaper than the whole."""

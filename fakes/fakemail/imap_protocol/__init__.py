@@ -13,12 +13,12 @@ The shell around it (imap_server) owns sockets, waiting and faults' delays.
 """
 
 from fakemail.imap_protocol.context import ImapOptions
-from fakemail.imap_protocol.events import Close, Delay, Event, Pace, Pause, Stall, StartTls, Wait
+from fakemail.imap_protocol.events import Close, Delay, Event, Gather, Pace, Pause, Piece, Stall, StartTls, Wait
 from fakemail.imap_protocol.offer import CAPABILITIES, without
 from fakemail.imap_protocol.session import ImapSession
 from fakemail.imap_protocol.table import COMMANDS, TRANSITIONS
 
 __all__ = [
-    "CAPABILITIES", "COMMANDS", "TRANSITIONS", "Close", "Delay", "Event", "ImapOptions", "ImapSession", "Pace",
-    "Pause", "Stall", "StartTls", "Wait", "without",
+    "CAPABILITIES", "COMMANDS", "TRANSITIONS", "Close", "Delay", "Event", "Gather", "ImapOptions", "ImapSession",
+    "Pace", "Pause", "Piece", "Stall", "StartTls", "Wait", "without",
 ]  # fmt: skip

@@ -42,13 +42,15 @@ def id_(context: Context, request: Request) -> Answer:
     fields: dict[str, str | None] = {}
     if not cursor.take_word(b"NIL"):
         cursor.need(b"(")
+        # aioimaplib puts spaces inside the parentheses, and servers let them pass.
+        cursor.take(b" ")
         while not cursor.take(b")"):
-            if fields:
-                cursor.space()
             name = cursor.string().decode("utf-8", errors="replace")
             cursor.space()
             value = cursor.nstring()
             fields[name] = None if value is None else value.decode("utf-8", errors="replace")
+            if not cursor.take(b" ") and cursor.peek() != b")":
+                raise SyntaxFault("a space or the end of the list expected")
             if len(fields) > _ID_FIELDS_MAX:
                 raise SyntaxFault("more than 30 fields")
     cursor.end()

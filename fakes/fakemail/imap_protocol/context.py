@@ -48,6 +48,8 @@ class Ok:
     code: str = ""
     #: Message numbers may change before the tagged answer (section 7.4.1).
     expunges: bool = True
+    #: With CONDSTORE on the code is HIGHESTMODSEQ: how far the client is now (RFC 7162 sections 3.2.7 and 3.2.8).
+    highest: bool = False
     #: Done behind the tagged answer.
     then: Event | None = None
 

@@ -6,6 +6,16 @@ from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
+Piece = bytes | memoryview
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gather:
+    """Bytes to write, in pieces that need not be put together first."""
+
+    parts: list[Piece]
+    size_bytes: int
+
 
 @dataclass(frozen=True, kw_only=True)
 class Delay:
@@ -56,7 +66,7 @@ class Line:
     idle: bool = False
 
 
-Event = bytes | Delay | Close | Wait | Pause | Pace | Stall | StartTls | Line
+Event = bytes | Gather | Delay | Close | Wait | Pause | Pace | Stall | StartTls | Line
 _T = TypeVar("_T")
 #: Yields events on the way to a value.
 Steps = Generator[Event, None, _T]

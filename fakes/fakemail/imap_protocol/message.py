@@ -5,9 +5,10 @@ Never does: changes. Called by: fetch, search.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from fakemail.folder import Folder
+from fakemail.imap_protocol.events import Piece
 from fakemail.mime import Part, header_block, parse_mime
 
 
@@ -30,6 +31,13 @@ class Message:
             raw = self.folder.raw(self.uid)
             self._raw = raw if self._garble is None else self._garble(raw)
         return self._raw
+
+    @property
+    def pieces(self) -> tuple[Sequence[Piece], int]:
+        """All its bytes in the pieces they are made of, which need not be put together, and its size."""
+        if self._raw is None and self._garble is None:
+            return self.folder.raw_pieces(self.uid)
+        return (self.raw,), len(self.raw)
 
     @property
     def header(self) -> bytes:

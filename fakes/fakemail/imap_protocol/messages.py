@@ -14,8 +14,7 @@ from fakemail.folder import DELETED, SYSTEM_FLAGS, Folder, marked
 from fakemail.imap_protocol.condstore import switch_on
 from fakemail.imap_protocol.context import Answer, Context, Ok, Refused, Request, mailbox_name
 from fakemail.imap_protocol.events import Steps, paused
-from fakemail.imap_protocol.fetch import MODSEQ_MAX
-from fakemail.imap_protocol.syntax import Cursor, SyntaxFault
+from fakemail.imap_protocol.syntax import MODSEQ_MAX, Cursor, SyntaxFault
 from fakemail.imap_protocol.view import View
 from fakemail.mailbox import NotFoundError
 from fakemail.uids import Range, UidSet, batches
@@ -192,18 +191,13 @@ def expunge(context: Context, request: Request) -> Answer:
     context.writable()
     gone = yield from expunged(view, chosen)
     context.facts["messages"] = len(gone)
-    return Ok(text="EXPUNGE completed", code=highest(context, view) if gone else "")
+    return Ok(text="EXPUNGE completed", highest=bool(gone))
 
 
 def expunged(view: View, chosen: UidSet) -> Steps[UidSet]:
     r"""Remove those of these messages that have \Deleted; says which they were."""
     parts = yield from paused(marked(view.folder, DELETED, chosen))
     return view.folder.expunge(UidSet.single(uid for part in parts for uid in part))
-
-
-def highest(context: Context, view: View) -> str:
-    """The code that tells a client how far it is after its own expunge (RFC 7162 sections 3.2.7 and 3.2.8)."""
-    return f"HIGHESTMODSEQ {view.folder.highestmodseq}" if "CONDSTORE" in context.enabled else ""
 
 
 # COPY and MOVE --------------------------------------------------------------------------------------------------------
@@ -226,7 +220,7 @@ def move(context: Context, request: Request) -> Answer:
     if code:
         yield f"* OK [{code}] Moved\r\n".encode()
     gone = view.folder.expunge(chosen)
-    return Ok(text="MOVE completed", code=highest(context, view) if gone else "")
+    return Ok(text="MOVE completed", highest=bool(gone))
 
 
 def _transfer(context: Context, request: Request) -> tuple[Folder, UidSet]:

@@ -21,13 +21,12 @@ from fakemail.imap_protocol.condstore import switch_on
 from fakemail.imap_protocol.context import Answer, Context, Ok, Refused, Request
 from fakemail.imap_protocol.events import Event, Pause, Steps
 from fakemail.imap_protocol.message import Message
-from fakemail.imap_protocol.syntax import NESTING_MAX, Cursor, SyntaxFault, quoted, uid_set
+from fakemail.imap_protocol.syntax import MODSEQ_MAX, NESTING_MAX, Cursor, SyntaxFault, quoted, uid_set
 from fakemail.imap_protocol.texts import address_words, body_text, readable
 from fakemail.imap_protocol.view import View
 from fakemail.mime import field_values
 from fakemail.uids import NONE, UidSet, batches
 
-MODSEQ_MAX: Final = (1 << 63) - 1
 _MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _DATE: Final = re.compile(r"(\d{1,2})-([A-Za-z]{3})-(\d{4})")
 _FLAG_KEYS: Final = {flag.lstrip("\\").upper(): flag for flag in SYSTEM_FLAGS.values()}

@@ -13,9 +13,8 @@ from fakemail.imap_protocol.condstore import switch_on
 from fakemail.imap_protocol.context import SELECTED, Answer, Context, Ok, Request, codes, decoded_name
 from fakemail.imap_protocol.events import Line, Pause, Steps
 from fakemail.imap_protocol.faulty import spoilt
-from fakemail.imap_protocol.fetch import MODSEQ_MAX
 from fakemail.imap_protocol.messages import expunged
-from fakemail.imap_protocol.syntax import Cursor, SyntaxFault, uid_set
+from fakemail.imap_protocol.syntax import MODSEQ_MAX, Cursor, SyntaxFault, uid_set
 from fakemail.imap_protocol.view import View
 from fakemail.uids import UidSet, batches
 
@@ -120,9 +119,7 @@ def _without_star(cursor: Cursor) -> UidSet:
 def _greeting(context: Context, view: View, *, unseen: int, omit: tuple[str, ...]) -> Iterator[bytes]:
     """What SELECT says of a folder (RFC 3501 section 6.3.1, RFC 7162 section 3.1.2.1)."""
     folder = view.folder
-    yield view.flags_line()
-    if "PERMANENTFLAGS" not in omit:
-        yield view.permanent_flags_line()
+    yield view.flags_line() + (view.permanent_flags_line() if "PERMANENTFLAGS" not in omit else b"")
     yield b"* %d EXISTS\r\n* %d RECENT\r\n" % (len(view.uids), len(view.recent))
     told = [("UIDVALIDITY", folder.uidvalidity, "UIDs are valid"), ("UIDNEXT", folder.uidnext, "The next UID")]
     if unseen:

@@ -26,7 +26,7 @@ from fakemail.imap_protocol.context import (
     Refused,
     Request,
 )
-from fakemail.imap_protocol.events import Close, Event, Line, Pace, Stall, StartTls, Wait
+from fakemail.imap_protocol.events import Close, Event, Gather, Line, Pace, Stall, StartTls, Wait
 from fakemail.imap_protocol.faulty import Answered, spoilt
 from fakemail.imap_protocol.offer import announced
 from fakemail.imap_protocol.syntax import (
@@ -60,7 +60,9 @@ class ImapSession:
         options: ImapOptions | None = None,
         wake: Callable[[], None] = lambda: None,
         tls: bool = False,
+        gathers: bool = False,
     ) -> None:
+        """``gathers``: the shell can write pieces one behind the other; else it gets them put together."""
         options = options or ImapOptions()
         self._context = Context(
             mail=store, options=options, note=note, decide=self._decide, active=active, wake=wake, tls=tls
@@ -72,7 +74,7 @@ class ImapSession:
             literal_bytes_max=limit,
             literal_plus="LITERAL+" not in options.without,
         )
-        self._paced = False
+        self._paced, self._gathers = False, gathers
         self._running = self._run()
 
     def _decide(self, point: str, **context: object) -> Action | None:
@@ -124,7 +126,7 @@ class ImapSession:
                 return
             if isinstance(event, Stall):
                 self._running.close()
-            yield event
+            yield b"".join(event.parts) if isinstance(event, Gather) and not self._gathers else event
 
     def _run(self) -> Generator[Event, None, None]:
         context = self._context
@@ -258,6 +260,9 @@ class ImapSession:
         )
         yield from self._changes(expunges=done.expunges)
         code = f"[{done.code}] " if done.code else ""
+        view = self._context.view
+        if done.highest and view is not None and "CONDSTORE" in self._context.enabled:
+            code = f"[HIGHESTMODSEQ {view.synchronised}] "
         yield request.tag + f" OK {code}{done.text}\r\n".encode()
         if done.then is not None:
             yield done.then

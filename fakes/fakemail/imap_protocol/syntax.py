@@ -19,6 +19,8 @@ LITERAL_BYTES_MAX: Final = 64 * 1024 * 1024
 #: Before login nobody needs more: a password, perhaps an OAuth token.
 LITERAL_BYTES_MAX_BEFORE_LOGIN: Final = 65_536
 NESTING_MAX: Final = 32
+#: Mod-sequences have 63 bits (RFC 7162 section 7).
+MODSEQ_MAX: Final = (1 << 63) - 1
 #: Enough of a line's end to see a literal's announcement.
 _TAIL_BYTES: Final = 32
 _LITERAL_END: Final = re.compile(rb"\{(\d{1,19})(\+?)\}\Z")

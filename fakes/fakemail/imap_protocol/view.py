@@ -94,13 +94,16 @@ class View:
         elif told:
             self._told_flags[uid] = self.folder.highestmodseq
 
+    def knows(self, uid: int) -> bool:
+        """Whether this client was told the message's flags as they are now."""
+        return self.folder.modseq(uid) <= self._known
+
     def keyword_lines(self) -> Iterator[bytes]:
         """FLAGS and PERMANENTFLAGS, when a keyword was used that this client doesn't know (section 7.2.6)."""
         if len(self.folder.keywords) == self._keywords:
             return
-        self._keywords = len(self.folder.keywords)
-        yield self.flags_line()
-        yield self.permanent_flags_line()
+        # At once: in between somebody could use another one.
+        yield self.flags_line() + self.permanent_flags_line()
 
     def _all_flags(self) -> str:
         return " ".join([*SYSTEM_FLAGS.values(), *self.folder.keywords.values()])
@@ -139,7 +142,14 @@ class View:
         yield from self.keyword_lines()
         told, self._told_flags = self._told_flags, {}
         known = UidSet.single(uid for uid, modseq in told.items() if folder.modseq(uid) == modseq)
-        yield from self.flag_lines((folder.changed_since(since) & old) - known, enabled=enabled)
+        # What changes while these lines go out is told next time, when everything up to it is told.
+        changed = (folder.changed_since(since) & old) - known
+        yield from self.flag_lines(changed, enabled=enabled, until=self._known)
+
+    @property
+    def synchronised(self) -> int:
+        """The mod-sequence up to which this client was told of everything, behind news with expunges."""
+        return self._known
 
     def _gone(self, *, vanished: bool) -> Iterator[bytes]:
         gone = self.uids - self.folder.uids
@@ -165,16 +175,18 @@ class View:
         yield b"".join(lines)
 
     def flag_lines(
-        self, uids: UidSet, *, enabled: set[str], by_uid: bool = False, flags: bool = True
+        self, uids: UidSet, *, enabled: set[str], by_uid: bool = False, flags: bool = True, until: int | None = None
     ) -> Iterator[bytes]:
         """An untagged FETCH with the flags of each (RFC 7162 section 3.2.4: with the UID under QRESYNC).
 
-        Without ``flags`` it tells the mod-sequence alone (section 3.1.3).
+        Without ``flags`` it tells the mod-sequence alone (section 3.1.3). What changed after ``until`` is left out.
         """
         for low, high in pieces(uids, length=_LINES):
             # Meanwhile others may have used a keyword that this client doesn't know yet.
             yield from self.keyword_lines()
-            block = range(low, high + 1)
+            block: Iterable[int] = range(low, high + 1)
+            if until is not None:
+                block = [uid for uid in block if self.folder.modseq(uid) <= until]
             yield b"".join([self._flag_line(uid, enabled=enabled, by_uid=by_uid, flags=flags) for uid in block])
 
     def _flag_line(self, uid: int, *, enabled: set[str], by_uid: bool, flags: bool) -> bytes:

@@ -48,6 +48,8 @@ _SUBJECT_NAMES: Final = (b"Subject: ", b"Subject: ")
 _LISTS: Final = mailing_lists()
 _NUMBERS: Final = 1_000_000
 _NUMBER_BYTES: Final = len(" #000000\r\n")
+#: Messages whose pieces are remembered, about 2 kB each.
+_REMEMBERED: Final = 2048
 _CONSTANT_BYTES: Final = DATE_BYTES + len("Message-ID: \r\n") + ID_BYTES
 #: The last of the names has no fold after it.
 _REFERENCES_BYTES: Final = len("In-Reply-To: \r\n") + ID_BYTES + len("References: \r\n") - len("\r\n ")
@@ -125,15 +127,26 @@ class Source:
 
     def raw(self, uid: int) -> bytes:
         """The whole message."""
+        return b"".join(self._pieces(uid))
+
+    def pieces(self, uid: int) -> tuple[tuple[bytes | memoryview, ...], int]:
+        """The whole message in pieces, its body not copied, and its size: for who can write them one by one.
+
+        The latest are remembered, since many clients read the same mail: a header and some views of the pools each.
+        """
+        return _made(self, uid)
+
+    def _pieces(self, uid: int) -> list[bytes | memoryview]:
         slot, bits, root, plan = self._choose(uid)
-        pieces = self._header(uid, slot, bits, root, plan)
+        # A header has twenty pieces of a few bytes: one is faster written.
+        pieces: list[bytes | memoryview] = [b"".join(self._header(uid, slot, bits, root, plan))]
         plan.fill(
             pieces,
             bits,
             self._text_bulk[bits >> 24 & 4095] or self._text_tail[bits >> 36 & 255],
             self._attachment_bulk[bits >> 44 & 4095] or self._attachment_tail[bits >> 56 & 255],
         )
-        return b"".join(pieces)
+        return pieces
 
     def header(self, uid: int) -> bytes:
         """The header with its empty line: the beginning of ``raw``, without making the body."""
@@ -273,6 +286,12 @@ class Source:
             total += _REFERENCES_BYTES + len(ancestors) * (ID_BYTES + 3)
             return total + len(names[1]) + len(subject.root if slot.listed else subject.reply)
         return total + len(names[0]) + len(subject.root)
+
+
+@functools.lru_cache(maxsize=_REMEMBERED)
+def _made(source: Source, uid: int) -> tuple[tuple[bytes | memoryview, ...], int]:
+    pieces = tuple(source._pieces(uid))  # noqa: SLF001  # the cache that its method speaks of
+    return pieces, sum(map(len, pieces))
 
 
 def _override(pieces: list[bytes | memoryview], slot: Slot, plan: Plan) -> None:

@@ -7,10 +7,11 @@ import re
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from imap_transcript import MAIL, NOW_S, SHORT, Transcript, another, parsed, selected
+from imap_transcript import MAIL, NOW_S, SHORT, Transcript, another, parsed, selected, written
 
 from fakemail.folder import Stored
-from fakemail.imap_protocol.fetch import CHUNK_BYTES_MAX, internal_date
+from fakemail.imap_protocol.fetch import CHUNK_BYTES_MAX
+from fakemail.imap_protocol.fetch_items import internal_date
 from fakemail.imap_protocol.messages import _date_time
 
 HEADERS = b"X-B: 1\r\nSubject: x\r\nX-Dup: a\r\nX-Dup: b\r\n folded\r\n\r\nbody\r\n"
@@ -298,7 +299,7 @@ def test_without_a_date_a_message_came_now(imap):
 
 def chunks(client, command):
     client.session.feed(command)
-    return [event for event in client.session.events() if isinstance(event, bytes)]
+    return [data for event in client.session.events() if (data := written(event)) is not None]
 
 
 def test_a_long_answer_comes_in_chunks_the_first_of_which_is_small():
@@ -342,7 +343,7 @@ def test_a_keyword_that_comes_up_in_the_middle_is_named_before_the_row_that_show
         imap.session.feed(f"1 FETCH 1:* {items}\r\n".encode())
         said = b""
         for event in imap.session.events():
-            said += event
+            said += written(event) or b""
             imap.inbox.set_flags(200, {"$Late"})
         assert said.index(b"* FLAGS (") < said.index(b"$Late)", said.index(b"* 200 FETCH"))
         row = re.search(rb"\* 200 FETCH \(FLAGS \(([^)]*)\)", said)
