@@ -40,6 +40,8 @@ class Sent:
     by_uid: bool = False
     #: The messages that it names, where it matters.
     slots: list[Slot] = field(default_factory=list)
+    #: It names all that there are when it runs.
+    everything: bool = False
     #: (sign, flags, silent) of a STORE.
     change: tuple[str, frozenset[str], bool] | None = None
     #: It may fail.
@@ -128,7 +130,8 @@ class Tracker:
         if not response.startswith(b"* "):
             self._tagged(response.decode())
             return
-        assert self._now is not None or self.ended, "a response while no command is in progress"
+        if not response.startswith(b"* BYE "):
+            assert self._now is not None, "a response while no command is in progress"
         if match := re.match(rb"\* (\d+) (EXISTS|RECENT|EXPUNGE|FETCH)", response):
             assert self.folder is not None, "a message response without a folder"
             number = int(match[1])
@@ -356,7 +359,7 @@ class Tracker:
             now = self.pending[0]
             self.enabled |= now.enables
             # What went with an answer to an earlier command is named no more.
-            now.slots = [slot for slot in now.slots if slot in self.view]
+            now.slots = list(self.view) if now.everything else [slot for slot in now.slots if slot in self.view]
 
     def _enabled(self, text: str) -> None:
         self.enabled |= set(text.split()[2:])
@@ -370,7 +373,7 @@ class Tracker:
         refused = set(expanded(modified[1])) if modified else set()
         for slot in now.slots:
             number = slot.uid if now.by_uid else self.view.index(slot) + 1 if slot in self.view else 0
-            if number in refused:
+            if number in refused or (number is None and refused):
                 continue
             if not silent:
                 assert slot in now.told, f"a STORE without a FETCH of {slot}: {now}"

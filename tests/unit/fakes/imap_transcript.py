@@ -8,6 +8,7 @@ import sys
 
 from fakemail.faults import Plan, parse_faults
 from fakemail.imap_protocol import Close, Delay, ImapOptions, ImapSession, Pace, Stall, StartTls, without
+from fakemail.imap_protocol.events import Gather
 from fakemail.mailbox import MailStore
 
 USER, PASSWORD = "ann@example.test", "canary-password"
@@ -67,8 +68,8 @@ class Transcript:
     def pull(self):
         out = b""
         for event in self.session.events():
-            if isinstance(event, bytes):
-                out += event
+            if (data := written(event)) is not None:
+                out += data
                 continue
             self.events.append(event)
             if isinstance(event, StartTls):
@@ -170,6 +171,11 @@ def selected(*mails, faults=(), off=(), options=None):
 def another(first, folder="INBOX", *, faults=(), off=()):
     """A second client of the same store, with a folder selected."""
     return Transcript(first.store, faults=faults, off=off).login().select(folder)
+
+
+def written(event):
+    """What the shell writes for an event; None for one that is no bytes."""
+    return event if isinstance(event, bytes) else b"".join(event.parts) if isinstance(event, Gather) else None
 
 
 def plain(*parts):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from imap_transcript import MAIL, PASSWORD, SHORT, USER, Transcript, another, plain, selected
+from imap_transcript import MAIL, PASSWORD, SHORT, USER, Transcript, another, plain, selected, written
 
 from fakemail.faults import parse_faults
 from fakemail.faults.garble import GARBLES
@@ -359,8 +359,8 @@ def test_a_literal_waits_in_the_middle():
     imap.session.feed(FETCH)
     said, at = b"", None
     for event in imap.session.events():
-        if isinstance(event, bytes):
-            said += event
+        if (data := written(event)) is not None:
+            said += data
         else:
             assert event.delay_ms == 300
             at = len(said)
@@ -373,8 +373,8 @@ def test_a_literal_is_paced_and_what_follows_is_not():
     imap.session.feed(FETCH)
     pieces = []
     for event in imap.session.events():
-        if isinstance(event, bytes):
-            pieces[-1:] = [(pieces[-1] if pieces else b"") + event]
+        if (data := written(event)) is not None:
+            pieces[-1:] = [(pieces[-1] if pieces else b"") + data]
         else:
             pieces += [event.bytes_per_s, b""]
     assert pieces == [HEAD, 1000, LARGE, None, b")\r\n1 OK FETCH completed\r\n"]

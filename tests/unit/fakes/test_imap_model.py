@@ -10,7 +10,7 @@ import random
 
 import pytest
 from imap_tracker import STEADY, Sent, Tracker, World, compressed
-from imap_transcript import MAIL, PASSWORD, SHORT, USER, Transcript
+from imap_transcript import MAIL, PASSWORD, SHORT, USER, Transcript, written
 
 from fakemail.imap_protocol import Close
 from fakemail.uids import UidSet
@@ -63,8 +63,8 @@ class Client:
     def pump(self, limit=None):
         """Take so many pieces of the answer, or all of it."""
         for event in self.imap.session.events():
-            if isinstance(event, bytes):
-                self.tracker.feed(event)
+            if (data := written(event)) is not None:
+                self.tracker.feed(data)
             if isinstance(event, Close):
                 self.tracker.ended = True
                 self.imap.store.connections.clear()
@@ -155,9 +155,15 @@ class Client:
         if "\\Deleted" in flags and numbers == "1:*":
             flags.remove("\\Deleted")
         sent = Sent(
-            tag="", name="STORE", by_uid=by_uid, slots=slots, change=(sign, frozenset(flags), silent),
-            enables=frozenset({"CONDSTORE"}) if unchanged else frozenset(), may_fail=self.tracker.read_only,
-        )  # fmt: skip
+            tag="",
+            name="STORE",
+            by_uid=by_uid,
+            slots=slots,
+            everything=numbers == "1:*",
+            change=(sign, frozenset(flags), silent),
+            enables=frozenset({"CONDSTORE"}) if unchanged else frozenset(),
+            may_fail=self.tracker.read_only,
+        )
         return f"{'UID ' * by_uid}STORE {numbers}{unchanged} {sign}FLAGS{'.SILENT' * silent} ({' '.join(flags)})", sent
 
     def search(self, *, by_uid):
@@ -226,7 +232,8 @@ class Resyncing(Client):
             self.cache = (tracker.uidvalidity, tracker.synced, {slot.uid: slot.flags for slot in tracker.view})
 
     def act(self):
-        if not self.busy and not self.tracker.idling and self._rng.random() < 0.3:
+        ready = not self.busy and not self.tracker.idling and self.tracker.folder is not None
+        if ready and self._rng.random() < 0.3:
             self.run("UID FETCH 1:* (FLAGS)", Sent(tag="", name="FETCH", by_uid=True))
             self.run("NOOP", Sent(tag="", name="NOOP"))
             if not self.tracker.ended:

@@ -127,7 +127,7 @@ def test_what_is_pipelined_behind_logout_is_not_obeyed():
     assert "late" not in client.account.names
 
 
-@pytest.mark.parametrize("fields", ["NIL", '("name" "test" "version" NIL)', "()", '("a" {1+}\r\nx)'])
+@pytest.mark.parametrize("fields", ["NIL", '("name" "test" "version" NIL)', "()", '("a" {1+}\r\nx)', '( "a" "b" )'])
 def test_id_is_answered_before_and_after_login(fields):
     client = Transcript()
     client.step(f"1 ID {fields}", '* ID ("name" "fakemail")', "1 OK <any>")
@@ -140,7 +140,9 @@ def test_who_the_client_says_it_is_is_noted():
     assert client.notes[-1]["client"] == {"name": "test", "version": None}
 
 
-@pytest.mark.parametrize("fields", ["", "x", "(x y)", '("a")', '("a" "b"', '("a" ("b"))'])
+@pytest.mark.parametrize(
+    "fields", ["", "x", "(x y)", '("a")', '("a" "b"', '("a" ("b"))', '("a" "b""c" "d")', '(  "a" "b")']
+)
 def test_a_malformed_id_is_bad(fields):
     Transcript().step(f"1 ID {fields}", "1 BAD <any>")
 
