@@ -6,8 +6,8 @@ view        the selected folder as one client was told of it
 context     what a command may see and change; table: the transition table
 session     the state machine
 offer       capabilities, before and after login
-connection, auth, names, listing, selecting, messages, fetch, search, condstore     the commands
-message, structure, addresses, texts                                       one message, and what is said of it
+connection, auth, names, listing, selecting, messages, fetch, search, sorting, threads, condstore    the commands
+message, structure, addresses, texts, subjects, fetch_items    one message, and what is said of it
 
 The shell around it (imap_server) owns sockets, waiting and faults' delays.
 """

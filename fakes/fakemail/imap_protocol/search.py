@@ -1,6 +1,6 @@
 """SEARCH and UID SEARCH (RFC 3501 section 6.4.4, RFC 4731, RFC 5182, RFC 7162 section 3.1.5).
 
-Owns: what each key means. Called by: table.
+Owns: what each key means. Called by: table; sorting and threads (``criteria``, ``matching``).
 
 A key is a set of UIDs where that can be said without looking at messages, else a test of one message; keys that all
 must hold are tested the cheap ones first, and only on what the sets leave over.
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
 from email.utils import parsedate_to_datetime
+from itertools import islice
 from typing import Final
 
 from fakemail.folder import NO_FLAGS, SYSTEM_FLAGS
@@ -307,20 +308,19 @@ def search(context: Context, request: Request) -> Answer:
     cursor, view = request.cursor, context.here
     cursor.space()
     returns = _returns(context, cursor)
-    charset = _charset(cursor, view, saves=returns is not None and "SAVE" in returns)
-    parser = _Parser(cursor=cursor, view=view, context=context, charset=charset)
-    key = parser.keys()
-    cursor.end()
-    if parser.modseq:
-        yield from switch_on(context, "CONDSTORE")
-    found = yield from _found(view, key)
+    charset = "utf-8"
+    if cursor.take_word(b"CHARSET"):
+        cursor.space()
+        charset = _charset(cursor, view, saves=returns is not None and "SAVE" in returns)
+    key, modseq = yield from _criteria(context, cursor, charset)
+    found = yield from matching(view, key)
     context.facts["messages"] = len(found)
     if returns is not None and "SAVE" in returns:
         view.saved = _saved(found, returns)
     if returns is None:
-        yield from _plain(view, found, request, modseq=parser.modseq)
+        yield from numbers_line(b"SEARCH", view, _numbers(view, found, request), modseq=modseq and found)
     elif set(returns) != {"SAVE"}:
-        yield from _extended(view, found, request, returns, modseq=parser.modseq)
+        yield from _extended(view, found, request, returns, modseq=modseq)
     return Ok(text="SEARCH completed", expunges=request.by_uid)
 
 
@@ -341,10 +341,21 @@ def _returns(context: Context, cursor: Cursor) -> list[str] | None:
     return found or ["ALL"]
 
 
+def criteria(context: Context, cursor: Cursor) -> Steps[tuple[Key, bool]]:
+    """``charset keys``, as SORT and THREAD have them (RFC 5256 section 3); whether MODSEQ was among the keys."""
+    return (yield from _criteria(context, cursor, _charset(cursor, context.here, saves=False)))
+
+
+def _criteria(context: Context, cursor: Cursor, charset: str) -> Steps[tuple[Key, bool]]:
+    parser = _Parser(cursor=cursor, view=context.here, context=context, charset=charset)
+    key = parser.keys()
+    cursor.end()
+    if parser.modseq:
+        yield from switch_on(context, "CONDSTORE")
+    return key, parser.modseq
+
+
 def _charset(cursor: Cursor, view: View, *, saves: bool) -> str:
-    if not cursor.take_word(b"CHARSET"):
-        return "utf-8"
-    cursor.space()
     name = cursor.text().upper()
     cursor.space()
     if name not in _CHARSETS:
@@ -355,7 +366,7 @@ def _charset(cursor: Cursor, view: View, *, saves: bool) -> str:
     return _CHARSETS[name]
 
 
-def _found(view: View, key: Key) -> Steps[UidSet]:
+def matching(view: View, key: Key) -> Steps[UidSet]:
     """What fulfils the key, after looking at the messages that must be looked at."""
     if key.plain:
         return key.uids
@@ -394,15 +405,13 @@ def _numbers(view: View, found: UidSet, request: Request) -> UidSet:
     return UidSet.joined((number, number + high - low) for number, low, high in view.uids.runs(found))
 
 
-def _plain(view: View, found: UidSet, request: Request, *, modseq: bool) -> Iterator[Event]:
-    """``* SEARCH n ...`` in pieces (section 7.2.5)."""
-    yield b"* SEARCH"
-    for low, high in _numbers(view, found, request).ranges():
-        for start in range(low, high + 1, _NUMBERS):
-            block = range(start, min(start + _NUMBERS, high + 1))
-            yield b" " + " ".join(map(str, block)).encode()
-    tail = b" (MODSEQ %d)" % _highest(view, found) if modseq and found else b""
-    yield tail + b"\r\n"
+def numbers_line(word: bytes, view: View, numbers: Iterable[int], *, modseq: UidSet | bool) -> Iterator[Event]:
+    """``* SEARCH n ...`` in pieces (section 7.2.5), with the highest of these mod-sequences behind it."""
+    rest = iter(numbers)
+    yield b"* " + word
+    while block := list(islice(rest, _NUMBERS)):
+        yield b" " + " ".join(map(str, block)).encode()
+    yield (b" (MODSEQ %d)" % _highest(view, modseq) if isinstance(modseq, UidSet) and modseq else b"") + b"\r\n"
 
 
 def _extended(view: View, found: UidSet, request: Request, returns: list[str], *, modseq: bool) -> Iterator[Event]:

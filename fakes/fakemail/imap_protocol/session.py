@@ -45,6 +45,8 @@ from fakemail.timeline import Weights
 _UNPLAIN: Final = re.compile(r'["(){}\[\]\\%*\x00-\x1f\x7f]|[^\x00-\x7f]')
 _TAG: Final = re.compile(rb'[^\x00-\x20\x7f-\xff(){%*"\\+]+')
 _TAG_BYTES_MAX: Final = 1000
+#: Message numbers may not change during these (RFC 3501 section 7.4.1, RFC 5256 section 3).
+_STEADY: Final = frozenset({"FETCH", "STORE", "SEARCH", "SORT", "THREAD"})
 
 
 class ImapSession:
@@ -175,7 +177,7 @@ class ImapSession:
             yield tag + f" BAD {_plain(str(err))}\r\n".encode()
         except Refused as err:
             result = "NO"
-            yield from self._changes(expunges=called not in {"FETCH", "STORE", "SEARCH"})
+            yield from self._changes(expunges=called not in _STEADY)
             code = f"[{err.code}] " if err.code else ""
             yield tag + f" NO {code}{_plain(str(err))}\r\n".encode()
         except MailboxError as err:

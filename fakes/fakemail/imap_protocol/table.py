@@ -7,7 +7,19 @@ from __future__ import annotations
 
 from typing import Final
 
-from fakemail.imap_protocol import auth, condstore, connection, fetch, listing, messages, names, search, selecting
+from fakemail.imap_protocol import (
+    auth,
+    condstore,
+    connection,
+    fetch,
+    listing,
+    messages,
+    names,
+    search,
+    selecting,
+    sorting,
+    threads,
+)
 from fakemail.imap_protocol.context import AUTHENTICATED, NOT_AUTHENTICATED, SELECTED, Command, Handler
 
 _ANY: Final = frozenset({NOT_AUTHENTICATED, AUTHENTICATED, SELECTED})
@@ -47,13 +59,22 @@ COMMANDS: Final[dict[str, Command]] = {
     "UNSELECT": _row(_SELECTED, selecting.unselect, "RFC 3691 section 2", "UNSELECT"),
     "EXPUNGE": _row(_SELECTED, messages.expunge, "RFC 3501 section 6.4.3"),
     "SEARCH": _row(_SELECTED, search.search, "RFC 3501 section 6.4.4"),
+    "SORT": _row(_SELECTED, sorting.sort, "RFC 5256 section 3", "SORT"),
+    # Its algorithms are capabilities: the command looks for them itself.
+    "THREAD": _row(_SELECTED, threads.thread, "RFC 5256 section 3"),
     "FETCH": _row(_SELECTED, fetch.fetch, "RFC 3501 section 6.4.5"),
     "STORE": _row(_SELECTED, messages.store, "RFC 3501 section 6.4.6"),
     "COPY": _row(_SELECTED, messages.copy, "RFC 3501 section 6.4.7"),
     "MOVE": _row(_SELECTED, messages.move, "RFC 6851 section 3.1", "MOVE"),
 }
 
-#: What may follow UID (RFC 3501 section 6.4.8; EXPUNGE by RFC 4315 section 2.1, MOVE by RFC 6851 section 3.2).
-UID_COMMANDS: Final = {"FETCH": None, "STORE": None, "SEARCH": None, "COPY": None, "MOVE": "MOVE", "EXPUNGE": "UIDPLUS"}
+#: What may follow UID (RFC 3501 section 6.4.8; EXPUNGE by RFC 4315 section 2.1, MOVE by RFC 6851 section 3.2, SORT and
+#: THREAD by RFC 5256 section 3), with the capability that it needs.
+UID_COMMANDS: Final = {
+    **dict.fromkeys(("FETCH", "STORE", "SEARCH", "COPY", "THREAD")),
+    "MOVE": "MOVE",
+    "EXPUNGE": "UIDPLUS",
+    "SORT": "SORT",
+}
 #: Command -> the states that it may come in.
 TRANSITIONS: Final = {**{name: row.states for name, row in COMMANDS.items()}, "UID": _SELECTED}

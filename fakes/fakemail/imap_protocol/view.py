@@ -95,8 +95,8 @@ class View:
             self._told_flags[uid] = self.folder.highestmodseq
 
     def knows(self, uid: int) -> bool:
-        """Whether this client was told the message's flags as they are now."""
-        return self.folder.modseq(uid) <= self._known
+        """Whether this client was told the message's flags as they are now; of one that is gone nobody is told."""
+        return self.folder.modseq(uid) <= self._known and uid in self.folder.uids
 
     def keyword_lines(self) -> Iterator[bytes]:
         """FLAGS and PERMANENTFLAGS, when a keyword was used that this client doesn't know (section 7.2.6)."""

@@ -12,8 +12,10 @@ import pytest
 from imap_tracker import STEADY, Sent, Tracker, World, compressed
 from imap_transcript import MAIL, PASSWORD, SHORT, USER, Transcript, written
 
+from fakemail.folder import Folder
 from fakemail.imap_protocol import Close
-from fakemail.uids import UidSet
+from fakemail.imap_protocol.view import View
+from fakemail.uids import NONE, UID_MAX, UidSet
 
 STEPS = int(os.environ.get("IMAP_MODEL_STEPS", "350"))
 SEEDS = range(int(os.environ.get("IMAP_MODEL_SEEDS", "4")))
@@ -319,3 +321,52 @@ def test_many_sessions_never_see_anything_that_can_not_be(seed):
             model.checkpoint()
     model.checkpoint()
     assert model.world.responses > STEPS
+
+
+# --- the model itself ---
+
+
+def forget_keywords(_view):
+    return iter(())
+
+
+def recent_for_all(view, uids):
+    view.recent = view.recent | uids.between(view.folder.recent_from, UID_MAX)
+
+
+def expunge_at_any_time(view, *, expunges, enabled):
+    del expunges
+    return NEWS(view, expunges=True, enabled=enabled)
+
+
+def believe_all_is_told(view, uid, flags, *, told):
+    del told
+    view.folder.set_flags(uid, flags)
+    view._known = view.folder.highestmodseq
+
+
+def nothing_vanished(_folder, _modseq):
+    return NONE
+
+
+NEWS = View.news
+DEFECTS = {
+    "keywords that FLAGS did not name": (View, "keyword_lines", forget_keywords),
+    "Recent was": (View, "_claim", recent_for_all),
+    "message numbers change during": (View, "news", expunge_at_any_time),
+    "believes": (View, "mark", believe_all_is_told),
+    "came back with": (Folder, "vanished_since", nothing_vanished),
+}
+
+
+@pytest.mark.parametrize("complaint", DEFECTS)
+def test_a_server_that_breaks_a_rule_is_found_out(monkeypatch, complaint):
+    of, name, defect = DEFECTS[complaint]
+    monkeypatch.setattr(of, name, defect)
+
+    def some_seeds():
+        for seed in range(8):
+            test_many_sessions_never_see_anything_that_can_not_be(seed)
+
+    with pytest.raises(AssertionError, match=complaint):
+        some_seeds()

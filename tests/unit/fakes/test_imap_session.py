@@ -40,6 +40,8 @@ COMPLETE = {
     "UNSELECT": "UNSELECT",
     "EXPUNGE": "EXPUNGE",
     "SEARCH": "SEARCH ALL",
+    "SORT": "SORT (ARRIVAL) UTF-8 ALL",
+    "THREAD": "THREAD REFERENCES UTF-8 ALL",
     "FETCH": "FETCH 1 FLAGS",
     "STORE": "STORE 1 +FLAGS (x)",
     "COPY": "COPY 1 Sent",
@@ -76,7 +78,7 @@ def test_a_command_out_of_its_state_is_bad_before_its_arguments_are_looked_at(co
 
 
 @pytest.mark.parametrize(
-    "command", sorted(set(COMPLETE) - {"LOGIN", "APPEND", "LOGOUT", "FETCH", "STORE", "ENABLE", "SEARCH"})
+    "command", sorted(set(COMPLETE) - {"LOGIN", "APPEND", "LOGOUT", "FETCH", "STORE", "ENABLE", "SEARCH", "SORT", "THREAD"})
 )
 def test_a_word_too_many_is_bad_and_nothing_happens(command):
     state = next(state for state in reversed(STATES) if state in TRANSITIONS[command])
