@@ -6,6 +6,7 @@ Owns: their options and what they print. Never does: serving, HTTP (client does)
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -92,6 +93,9 @@ def _ledger(words: Sequence[str]) -> int:
     given = made.parse_args(words)
     filters = {name: getattr(given, name) for name in ("kind", "protocol", "user", "connection")}
     fakes, after = FakeMail(given.url), given.after
+    if given.follow:
+        # An exception would fall into the middle of a request and leave its socket; every line is out already.
+        signal.signal(signal.SIGINT, lambda *_: os._exit(0))
     while True:
         for entry in fakes.ledger(after, **filters):
             print(json.dumps(entry) if given.json else describe(entry), flush=given.follow)
