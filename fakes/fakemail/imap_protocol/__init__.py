@@ -7,7 +7,7 @@ context     what a command may see and change; table: the transition table
 session     the state machine
 offer       capabilities, before and after login
 connection, auth, names, listing, selecting, messages, fetch, search, sorting, threads, condstore    the commands
-message, structure, addresses, texts, subjects, fetch_items    one message, and what is said of it
+message, structure, addresses, texts, subjects, fetch_items, search_keys    one message, and what is said of it
 
 The shell around it (imap_server) owns sockets, waiting and faults' delays.
 """

@@ -14,7 +14,7 @@ from fakemail.imap_protocol import mutf7
 from fakemail.imap_protocol.events import Event
 from fakemail.imap_protocol.syntax import LINE_BYTES_MAX, LITERAL_BYTES_MAX, Cursor
 from fakemail.imap_protocol.view import View
-from fakemail.mailbox import Account, MailStore
+from fakemail.mailbox import Account, MailStore, NotFoundError, canonical
 
 #: The states of RFC 3501 section 3.
 NOT_AUTHENTICATED, AUTHENTICATED, SELECTED, LOGOUT = "not authenticated", "authenticated", "selected", "logout"
@@ -144,9 +144,9 @@ class Context:
         return self.here
 
     def folder(self, name: str) -> Folder:
-        """The folder of this name; NotFoundError, ConflictError or Refused if it can't be used."""
-        if name in self.me.placeholders:
-            raise Refused(f"{name} holds no mail", code="NONEXISTENT")
+        """The folder of this name; NotFoundError if there is none."""
+        if canonical(name) in self.me.placeholders:
+            raise NotFoundError(f"{name} holds no mail, only other folders")
         return self.me.folder(name)
 
 

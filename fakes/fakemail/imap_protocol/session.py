@@ -175,20 +175,19 @@ class ImapSession:
             result = "fault"
         except SyntaxFault as err:
             yield tag + f" BAD {_plain(str(err))}\r\n".encode()
-        except Refused as err:
+        except (Refused, MailboxError) as err:
             result = "NO"
-            yield from self._changes(expunges=called not in _STEADY)
-            code = f"[{err.code}] " if err.code else ""
-            yield tag + f" NO {code}{_plain(str(err))}\r\n".encode()
-        except MailboxError as err:
-            result = "NO"
-            code = "NONEXISTENT" if isinstance(err, NotFoundError) else "CANNOT"
-            yield tag + f" NO [{code}] {_plain(str(err))}\r\n".encode()
+            yield from self._refuse(tag, called, err)
         finally:
             if called:
                 self._note_served(called, result)
         if context.state != NOT_AUTHENTICATED:
             self._framer.literal_bytes_max = context.options.literal_bytes_max
+
+    def _refuse(self, tag: bytes, called: str, err: Refused | MailboxError) -> Iterator[Event]:
+        yield from self._changes(expunges=called not in _STEADY)
+        code = err.code if isinstance(err, Refused) else "NONEXISTENT" if isinstance(err, NotFoundError) else "CANNOT"
+        yield tag + f" NO {f'[{code}] ' if code else ''}{_plain(str(err))}\r\n".encode()
 
     def _note_served(self, name: str, result: str) -> None:
         context = self._context

@@ -15,7 +15,8 @@ from fakemail.imap_protocol.addresses import parse_addresses
 from fakemail.imap_protocol.context import Answer, Context, Ok, Request
 from fakemail.imap_protocol.events import Steps, paused
 from fakemail.imap_protocol.message import Message
-from fakemail.imap_protocol.search import criteria, matching, numbers_line
+from fakemail.imap_protocol.search import numbers_line
+from fakemail.imap_protocol.search_keys import charset_at, criteria, matching
 from fakemail.imap_protocol.subjects import Subject, base_subject, collated
 from fakemail.imap_protocol.syntax import Cursor, SyntaxFault
 from fakemail.imap_protocol.texts import readable
@@ -83,7 +84,7 @@ def sort(context: Context, request: Request) -> Answer:
     cursor.space()
     order = _order(cursor)
     cursor.space()
-    key, modseq = yield from criteria(context, cursor)
+    key, modseq = yield from criteria(context, cursor, charset_at(cursor))
     found = yield from matching(view, key)
     context.facts["messages"] = len(found)
     uids = yield from _ordered(view, found, order)

@@ -15,7 +15,7 @@ from typing import Final
 from fakemail.imap_protocol.context import Answer, Context, Ok, Request
 from fakemail.imap_protocol.events import paused
 from fakemail.imap_protocol.message import Message
-from fakemail.imap_protocol.search import criteria, matching
+from fakemail.imap_protocol.search_keys import charset_at, criteria, matching
 from fakemail.imap_protocol.sorting import sent_s, subject_of
 from fakemail.imap_protocol.subjects import Subject, collated
 from fakemail.imap_protocol.syntax import SyntaxFault
@@ -70,7 +70,7 @@ def thread(context: Context, request: Request) -> Answer:
     if build is None or not context.has(f"THREAD={algorithm}"):
         raise SyntaxFault(f"unknown threading algorithm {algorithm}")
     cursor.space()
-    key, _ = yield from criteria(context, cursor)
+    key, _ = yield from criteria(context, cursor, charset_at(cursor))
     found = yield from matching(view, key)
     context.facts["messages"] = len(found)
     read = (_read(view, batch, by_uid=request.by_uid) for batch in batches(found, length=_BETWEEN_PAUSES))
