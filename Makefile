@@ -31,8 +31,8 @@ check: $(STAMP)  ## ruff, mypy, import contracts, unit tests (under a minute)
 	$(BIN)/pytest -q -n auto --dist loadfile tests/unit
 
 test: $(STAMP)  ## unit, wire and stack tests and a few seconds of fuzzing (under five minutes)
-	$(BIN)/pytest -q -n auto --dist loadfile tests/unit
-	$(BIN)/pytest -q tests/wire tests/stack tests/fuzz
+	$(BIN)/pytest -q -n auto --dist loadfile tests/unit tests/wire
+	$(BIN)/pytest -q tests/stack tests/fuzz
 
 test-peers: $(STAMP)  ## other servers and clients, a browser; each skips, naming its package, where it is absent
 	$(BIN)/pytest -q tests/peers
