@@ -17,7 +17,9 @@ from fakemail.command_line.commands import COMMANDS
 from fakemail.command_line.parser import parser
 from fakemail.config import parse_config
 from fakemail.control.application import endpoint_table
+from fakemail.imap_protocol import CAPABILITIES
 from fakemail.ledger import RINGS
+from fakemail.smtp_server import KEYWORDS
 from fakemail.synthesis import PROFILES, Source
 
 README = (Path(fakemail.__file__).parent.parent / "README.md").read_text(encoding="utf-8")
@@ -36,6 +38,12 @@ def section(title):
 def rows(text):
     """The names in the first column of a table."""
     return [re.findall(r"`([^`]+)`", line.split("|")[1]) for line in text.splitlines() if line.startswith("| `")]
+
+
+def test_the_protocols_are_those_of_the_code():
+    text = section("Protocols")
+    assert re.findall(r"(?m)^\| `([^`]+)` \| (.+) \|$", text) == list(CAPABILITIES.items())
+    assert f"with {', '.join(f'`{name}`' for name in KEYWORDS)};" in text
 
 
 def test_the_table_of_endpoints_is_the_code():
