@@ -146,31 +146,34 @@ class _Chunk:
     def __init__(self) -> None:
         self.size_bytes = 0
         self._parts: list[Piece] = []
-        self._text = b""
+        #: Short pieces since the last literal: put together once, since each time copies them all.
+        self._words: list[bytes] = []
 
     def add(self, message: Message, writers: Sequence[Writer]) -> None:
         """One row; short items are put together, literals stay in their pieces."""
-        text, gap = self._text + b"* %d FETCH (" % message.number, b""
-        size_bytes = self.size_bytes - len(self._text)
+        words, gap = self._words, b"* %d FETCH (" % message.number
+        size_bytes = self.size_bytes
         for write in writers:
             made = write(message)
             if isinstance(made, Literal):
-                text += gap + made.announcement
-                self._parts.append(text)
+                words += (gap, made.announcement)
+                size_bytes += len(gap) + len(made.announcement) + made.size_bytes
+                self._parts.append(b"".join(words))
                 self._parts += made.parts
-                size_bytes += len(text) + made.size_bytes
-                text = b""
+                words.clear()
             else:
-                text += gap + made
+                words += (gap, made)
+                size_bytes += len(gap) + len(made)
             gap = b" "
-        self._text = text + b")\r\n"
-        self.size_bytes = size_bytes + len(self._text)
+        words.append(b")\r\n")
+        self.size_bytes = size_bytes + 3
 
     def taken(self) -> Iterator[Event]:
         """What was gathered; a message of many megabytes is handed out in slices."""
-        if self._text:
-            self._parts.append(self._text)
-        parts, self._parts, self._text = self._parts, [], b""
+        if self._words:
+            self._parts.append(b"".join(self._words))
+            self._words.clear()
+        parts, self._parts = self._parts, []
         size_bytes, self.size_bytes = self.size_bytes, 0
         if size_bytes <= 2 * CHUNK_BYTES_MAX:
             yield Gather(parts=parts, size_bytes=size_bytes)

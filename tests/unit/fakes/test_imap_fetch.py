@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from imap_transcript import MAIL, NOW_S, SHORT, Transcript, another, parsed, selected, written
 
 from fakemail.folder import Stored
-from fakemail.imap_protocol.fetch import CHUNK_BYTES_MAX
-from fakemail.imap_protocol.fetch_items import internal_date
+from fakemail.imap_protocol.fetch import CHUNK_BYTES_MAX, _Chunk
+from fakemail.imap_protocol.fetch_items import internal_date, writer
+from fakemail.imap_protocol.message import Message
 from fakemail.imap_protocol.messages import _date_time
 
 HEADERS = b"X-B: 1\r\nSubject: x\r\nX-Dup: a\r\nX-Dup: b\r\n folded\r\n\r\nbody\r\n"
@@ -348,3 +349,17 @@ def test_a_keyword_that_comes_up_in_the_middle_is_named_before_the_row_that_show
         assert said.index(b"* FLAGS (") < said.index(b"$Late)", said.index(b"* 200 FETCH"))
         row = re.search(rb"\* 200 FETCH \(FLAGS \(([^)]*)\)", said)
         assert (b"$Late" in row[1]) == (said.find(b"* FLAGS") < row.start())
+
+
+def test_short_rows_are_put_together_once():
+    imap = selected(SHORT)
+    view = imap.session._context.view
+    chunk, writers = _Chunk(), [writer("UID", view), writer("FLAGS", view)]
+    message = Message(view.folder, 1, 1)
+    for _ in range(1000):
+        chunk.add(message, writers)
+    # If each row copied all that came before it, a thousand rows would cost half a million.
+    assert max(map(len, chunk._words)) < 20
+    (whole,) = chunk.taken()
+    assert written(whole) == b"* 1 FETCH (UID 1 FLAGS ())\r\n" * 1000
+    assert whole.size_bytes == 28 * 1000
