@@ -14,7 +14,7 @@ from typing import Final
 from fakemail.faults.garble import GARBLES
 from fakemail.folder import SEEN
 from fakemail.imap_protocol.condstore import switch_on
-from fakemail.imap_protocol.context import Answer, Context, Ok, Request
+from fakemail.imap_protocol.context import Answer, Context, Ok, Refused, Request
 from fakemail.imap_protocol.events import Event, Gather, Pace, Piece
 from fakemail.imap_protocol.faulty import carried_out
 from fakemail.imap_protocol.fetch_items import Literal, Wanted, Writer, parse_wanted, writer
@@ -40,7 +40,7 @@ def fetch(context: Context, request: Request) -> Answer:
     text = cursor.sequence_set()
     chosen = view.named(text, by_uid=request.by_uid)
     cursor.space()
-    wanted = parse_wanted(cursor, view, modseq=context.has("CONDSTORE"))
+    wanted = parse_wanted(cursor, view, context.has)
     _modifiers(context, request, wanted)
     cursor.end()
     if request.by_uid and "UID" not in wanted.names:
@@ -62,6 +62,8 @@ def fetch(context: Context, request: Request) -> Answer:
         yield from _flag_rows(view, chosen, wanted.names)
     else:
         yield from _rows(context, view, chosen, wanted)
+    if wanted.undecodable:
+        raise Refused("a transfer encoding can't be undone", code="UNKNOWN-CTE")
     return Ok(text="FETCH completed", expunges=request.by_uid)
 
 

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from fakemail.imap_protocol.events import Piece
 from fakemail.imap_protocol.message import Message
-from fakemail.imap_protocol.structure import FIELD_NAME, envelope, find_part, some_fields, structure
+from fakemail.imap_protocol.structure import FIELD_NAME, decoded, envelope, find_part, some_fields, structure
 from fakemail.imap_protocol.syntax import Cursor, SyntaxFault, astring
 from fakemail.imap_protocol.view import View
 from fakemail.mime import Part
@@ -54,6 +54,8 @@ class Wanted:
     sees: bool = False
     changed_since: int | None = None
     vanished: bool = False
+    #: A part had a transfer encoding that can't be undone.
+    undecodable: bool = False
 
     def add(self, name: str, writer: Writer, *, sees: bool = False) -> None:
         """One more item; one that needs no argument is answered once."""
@@ -67,8 +69,8 @@ class Wanted:
 # Parsing --------------------------------------------------------------------------------------------------------------
 
 
-def parse_wanted(cursor: Cursor, view: View, *, modseq: bool) -> Wanted:
-    """The items at the cursor; SyntaxFault if one is not known."""
+def parse_wanted(cursor: Cursor, view: View, has: Callable[[str], bool]) -> Wanted:
+    """The items at the cursor; SyntaxFault if one is not known to a server that ``has`` these capabilities."""
     wanted = Wanted()
     for macro, names in _MACROS.items():
         if cursor.take_word(macro):
@@ -76,52 +78,85 @@ def parse_wanted(cursor: Cursor, view: View, *, modseq: bool) -> Wanted:
                 wanted.add(name, writer(name, view))
             return wanted
     if not cursor.take(b"("):
-        _item(cursor, view, wanted, modseq=modseq)
+        _item(cursor, view, wanted, has)
         return wanted
     while True:
-        _item(cursor, view, wanted, modseq=modseq)
+        _item(cursor, view, wanted, has)
         if cursor.take(b")"):
             return wanted
         cursor.space()
 
 
-def _item(cursor: Cursor, view: View, wanted: Wanted, *, modseq: bool) -> None:
+def _item(cursor: Cursor, view: View, wanted: Wanted, has: Callable[[str], bool]) -> None:
     match = _ITEM_NAME.match(cursor.data, cursor.at)
     name = match[0].decode("ascii").upper() if match else ""
     cursor.at += len(name)
     if name in {"BODY", "BODY.PEEK"} and cursor.peek() == b"[":
         _section(cursor, wanted, sees=name == "BODY")
-    elif name == "FLAGS" or (name in _SIMPLE and (modseq or name != "MODSEQ")):
+    elif name in {"BINARY", "BINARY.PEEK", "BINARY.SIZE"} and cursor.peek() == b"[" and has("BINARY"):
+        _binary(cursor, wanted, name)
+    elif name == "FLAGS" or (name in _SIMPLE and (name != "MODSEQ" or has("CONDSTORE"))):
         wanted.add(name, writer(name, view), sees=name in {"RFC822", "RFC822.TEXT"})
     else:
         raise SyntaxFault(f"unknown FETCH item {name or 'at ' + str(cursor.at)}")
 
 
 def _section(cursor: Cursor, wanted: Wanted, *, sees: bool) -> None:
-    """``[section]<origin.length>``."""
+    """``BODY[section]<origin.length>``, behind its name."""
     start = cursor.at
     cursor.need(b"[")
-    path: list[int] = []
-    if match := _PATH.match(cursor.data, cursor.at):
-        path = [int(number) for number in match[0].split(b".")]
-        cursor.at = match.end()
-        more = cursor.take(b".")
-    else:
-        more = cursor.peek() != b"]"
+    path = _path(cursor)
+    more = cursor.take(b".") if path else cursor.peek() != b"]"
     take = _section_of(cursor, path) if more else None
     label = b"BODY" + (cursor.data[start : cursor.at].upper() if take is None or not take.named else take.label(path))
     cursor.need(b"]")
-    partial_match = _PARTIAL.match(cursor.data, cursor.at)
-    span = None
-    if partial_match:
-        cursor.at = partial_match.end()
-        span = int(partial_match[1]), int(partial_match[2])
-        if span[1] == 0 or max(span) > UID_MAX:
-            raise SyntaxFault("a partial of 1 to 4294967295 bytes expected")
-    elif cursor.peek() == b"<":
-        raise SyntaxFault(f"<origin.length> expected at {cursor.at}")
+    span = _span(cursor)
     label += b"]" + (b"<%d>" % span[0] if span else b"")
-    wanted.add("BODY[]", _section_writer(label, tuple(path), take, span), sees=sees)
+    wanted.add("BODY[]", _section_writer(label, path, take, span), sees=sees)
+
+
+def _binary(cursor: Cursor, wanted: Wanted, name: str) -> None:
+    """``BINARY[part]<origin.length>``, behind its name (RFC 3516 section 4.2)."""
+    start = cursor.at
+    cursor.need(b"[")
+    path = _path(cursor)
+    cursor.need(b"]")
+    label = name.removesuffix(".PEEK").encode() + cursor.data[start : cursor.at]
+    if name == "BINARY.SIZE":
+        wanted.add("BODY[]", lambda m: b"%b %d" % (label, len(_binary_bytes(wanted, m, path) or b"")))
+        return
+    span = _span(cursor)
+    label += b"<%d>" % span[0] if span else b""
+
+    def write(message: Message) -> bytes | Literal:
+        data = _binary_bytes(wanted, message, path)
+        if data is None:
+            return label + b" NIL"
+        return _literal(label, data if span is None else data[span[0] : span[0] + span[1]], binary=True)
+
+    wanted.add("BODY[]", write, sees=name == "BINARY")
+
+
+def _path(cursor: Cursor) -> tuple[int, ...]:
+    match = _PATH.match(cursor.data, cursor.at)
+    if match is None:
+        return ()
+    cursor.at = match.end()
+    return tuple(int(number) for number in match[0].split(b"."))
+
+
+def _span(cursor: Cursor) -> tuple[int, int] | None:
+    """``<origin.length>``, if that is next."""
+    match = _PARTIAL.match(cursor.data, cursor.at)
+    if match is None:
+        if cursor.peek() == b"<":
+            raise SyntaxFault(f"<origin.length> expected at {cursor.at}")
+        return None
+    cursor.at = match.end()
+    origin, length = int(match[1]), int(match[2])
+    if length == 0 or max(origin, length) > UID_MAX:
+        raise SyntaxFault("a partial of 1 to 4294967295 bytes expected")
+    return origin, length
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,8 +208,10 @@ def writer(name: str, view: View) -> Writer:
     return _SIMPLE[name]
 
 
-def _literal(label: bytes, data: bytes) -> Literal:
-    return Literal(b"%b {%d}\r\n" % (label, len(data)), (data,), len(data))
+def _literal(label: bytes, data: bytes, *, binary: bool = False) -> Literal:
+    # Only a literal8 may hold a NUL (RFC 3516 section 7); elsewhere mail that has one is served as it is.
+    mark = b"~" if binary and b"\0" in data else b""
+    return Literal(b"%b %b{%d}\r\n" % (label, mark, len(data)), (data,), len(data))
 
 
 def _whole(label: bytes, message: Message) -> Literal:
@@ -220,6 +257,16 @@ def _section_bytes(m: Message, path: tuple[int, ...], kind: _Kind | None) -> byt
         return part.header
     inner = _message_in(part)
     return None if inner is None else _of_message(inner.header, lambda: inner.body, kind)
+
+
+def _binary_bytes(wanted: Wanted, message: Message, path: tuple[int, ...]) -> bytes | None:
+    """A part without its transfer encoding; None, and remembered, where that can't be undone."""
+    if not path:
+        return message.raw
+    part = find_part(message.part, path)
+    data = b"" if part is None else decoded(part)
+    wanted.undecodable = wanted.undecodable or data is None
+    return data
 
 
 def _of_message(header: bytes, body: Callable[[], bytes], kind: _Kind) -> bytes:

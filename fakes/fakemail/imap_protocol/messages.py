@@ -36,13 +36,13 @@ class _New:
 
 
 def append(context: Context, request: Request) -> Answer:
-    """RFC 3501 section 6.3.11; several messages at once by RFC 3502; APPENDUID by RFC 4315 section 3."""
+    """RFC 3501 section 6.3.11; several at once by RFC 3502, APPENDUID by RFC 4315 section 3."""
     cursor = request.cursor
     cursor.space()
     name = mailbox_name(cursor)
-    new = [_new(cursor)]
+    new = [_new(cursor, binary=context.has("BINARY"))]
     while not cursor.done and context.has("MULTIAPPEND"):
-        new.append(_new(cursor))
+        new.append(_new(cursor, binary=context.has("BINARY")))
     cursor.end()
     folder = _target(context, name)
     context.facts |= {"folder": folder.name, "messages": len(new), "bytes": sum(len(each.raw) for each in new)}
@@ -55,8 +55,8 @@ def append(context: Context, request: Request) -> Answer:
     return Ok(text="APPEND completed", code=code)
 
 
-def _new(cursor: Cursor) -> _New:
-    """``[flags] [date] literal``."""
+def _new(cursor: Cursor, *, binary: bool) -> _New:
+    """``[flags] [date] literal``; with ``binary`` it may be a literal8 (RFC 3516 section 4.4)."""
     cursor.space()
     flags: list[str] = []
     received_s, zone_min = None, 0
@@ -66,6 +66,8 @@ def _new(cursor: Cursor) -> _New:
     if cursor.peek() == b'"':
         received_s, zone_min = _date_time(cursor.string().decode("ascii", errors="replace"))
         cursor.space()
+    if binary:
+        cursor.take(b"~")
     if cursor.peek() != b"{":
         raise SyntaxFault(f"literal expected at {cursor.at}")
     raw = cursor.string()

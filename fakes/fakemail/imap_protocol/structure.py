@@ -5,6 +5,9 @@ Called by: fetch.
 
 from __future__ import annotations
 
+import base64
+import binascii
+import quopri
 import re
 from collections.abc import Sequence
 from typing import Final
@@ -129,6 +132,19 @@ def find_part(message: Part, path: Sequence[int]) -> Part | None:
             return None
         is_message = False
     return part
+
+
+def decoded(part: Part) -> bytes | None:
+    """Its body without the transfer encoding (RFC 3516 section 4.3); None where that can't be undone."""
+    encoding = (part.field("content-transfer-encoding") or "7bit").strip().lower()
+    if part.content_type[0] == "multipart" or encoding in {"7bit", "8bit", "binary"}:
+        return part.body
+    if encoding == "quoted-printable":
+        return quopri.decodestring(part.body)
+    try:
+        return base64.b64decode(part.body.translate(None, b"\r\n\t "), validate=True) if encoding == "base64" else None
+    except binascii.Error:
+        return None
 
 
 def some_fields(header: bytes, names: frozenset[str], *, exclude: bool) -> bytes:
