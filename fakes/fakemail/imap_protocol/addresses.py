@@ -47,6 +47,8 @@ class _Parser:
         self._words: list[str] = []
         self._comment: str | None = None
         self._host: str | None = None
+        #: One of the words was a quoted string.
+        self._quoted = False
         self._in_group = False
 
     def run(self) -> list[Address]:
@@ -55,7 +57,7 @@ class _Parser:
                 self._plain()
             elif piece == ":" and not self._in_group and self._host is None:
                 self._found.append(Address(mailbox=" ".join(self._words)))
-                self._words, self._in_group = [], True
+                self._words, self._quoted, self._in_group = [], False, True
             elif piece == ";":
                 self._plain()
                 self._end_group()
@@ -65,6 +67,7 @@ class _Parser:
                 self._words = self._words or [NO_MAILBOX]
                 self._host = self._domain()
             else:
+                self._quoted = self._quoted or piece.startswith('"')
                 self._words.append(_unquoted(piece))
         self._plain()
         if self._in_group:
@@ -107,7 +110,7 @@ class _Parser:
 
     def _angle(self) -> None:
         """``<route:local@domain>``."""
-        name, self._words = " ".join(self._words) or None, []
+        name, self._words, self._quoted = " ".join(self._words) or None, [], False
         route, local, host = None, "", None
         before = self._comment
         if self._value[self._at :].lstrip(_SPACE).startswith("@"):
@@ -127,10 +130,15 @@ class _Parser:
 
     def _plain(self) -> None:
         """An address without angles ends; its comment is its name (RFC 822's custom)."""
-        if self._words:
-            local = "".join(self._words) if self._host is not None else " ".join(self._words)
-            self._found.append(Address(name=self._comment, mailbox=local, host=self._host or NO_DOMAIN))
-        self._words, self._comment, self._host = [], None, None
+        if self._host is not None:
+            mailbox = "".join(self._words)
+            self._found.append(Address(name=self._comment, mailbox=mailbox, host=self._host or NO_DOMAIN))
+        elif self._words:
+            # One bare word is a local user's; anything else a name whose address was forgotten.
+            bare = len(self._words) == 1 and not self._quoted
+            name, mailbox = (self._comment, self._words[0]) if bare else (" ".join(self._words), NO_MAILBOX)
+            self._found.append(Address(name=name, mailbox=mailbox, host=NO_DOMAIN))
+        self._words, self._comment, self._host, self._quoted = [], None, None, False
 
     def _end_group(self) -> None:
         if self._in_group:
