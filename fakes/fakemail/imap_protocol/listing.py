@@ -50,7 +50,7 @@ def list_(context: Context, request: Request) -> Answer:
     for name, line in _Listing(context, asked).lines():
         yield line
         if asked.items and name in context.me.folders:
-            yield from status_line(context.me.folders[name], asked.items)
+            yield from status_line(context, context.me.folders[name], asked.items)
     return Ok(text="LIST completed")
 
 

@@ -114,22 +114,31 @@ def _added(parts: Iterator[int]) -> Steps[int]:
     return sum((yield from paused(parts)))
 
 
-def _at_once(value: Callable[[Folder], int]) -> Callable[[Folder], Steps[int]]:
-    def steps(folder: Folder) -> Steps[int]:
+def _at_once(value: Callable[[Folder], int]) -> Callable[[Context, Folder], Steps[int]]:
+    def steps(_context: Context, folder: Folder) -> Steps[int]:
         yield from ()
         return value(folder)
 
     return steps
 
 
+def _recent(context: Context, folder: Folder) -> Steps[int]:
+    """Those of which nobody was told, and of the selected folder those that are this client's."""
+    yield from ()
+    recent = folder.uids.between(folder.recent_from, UID_MAX)
+    if context.view is not None and context.view.folder is folder:
+        recent = (recent | context.view.recent) & folder.uids
+    return len(recent)
+
+
 #: Item -> its value, in steps; and the capability that it belongs to.
-_STATUS: Final[dict[str, tuple[Callable[[Folder], Steps[int]], str | None]]] = {
+_STATUS: Final[dict[str, tuple[Callable[[Context, Folder], Steps[int]], str | None]]] = {
     "MESSAGES": (_at_once(lambda folder: len(folder.uids)), None),
-    "RECENT": (_at_once(lambda folder: len(folder.uids.between(folder.recent_from, UID_MAX))), None),
+    "RECENT": (_recent, None),
     "UIDNEXT": (_at_once(lambda folder: folder.uidnext), None),
     "UIDVALIDITY": (_at_once(lambda folder: folder.uidvalidity), None),
-    "UNSEEN": (lambda folder: _added(unseen(folder)), None),
-    "SIZE": (lambda folder: _added(sizes(folder)), "STATUS=SIZE"),
+    "UNSEEN": (lambda _, folder: _added(unseen(folder)), None),
+    "SIZE": (lambda _, folder: _added(sizes(folder)), "STATUS=SIZE"),
     "HIGHESTMODSEQ": (_at_once(lambda folder: folder.highestmodseq), "CONDSTORE"),
 }
 
@@ -145,7 +154,7 @@ def status(context: Context, request: Request) -> Answer:
     folder = context.folder(name)
     if "HIGHESTMODSEQ" in items:
         yield from switch_on(context, "CONDSTORE")
-    yield from status_line(folder, items)
+    yield from status_line(context, folder, items)
     return Ok(text="STATUS completed")
 
 
@@ -162,11 +171,11 @@ def status_items(context: Context, cursor: Cursor) -> list[str]:
     return items
 
 
-def status_line(folder: Folder, items: Iterable[str]) -> Iterator[Event]:
+def status_line(context: Context, folder: Folder, items: Iterable[str]) -> Iterator[Event]:
     """One STATUS response (RFC 3501 section 7.2.4)."""
     words = []
     for item in dict.fromkeys(items):
-        value = yield from _STATUS[item][0](folder)
+        value = yield from _STATUS[item][0](context, folder)
         words.append(f"{item} {value}")
     yield b"* STATUS " + wire(folder.name) + f" ({' '.join(words)})\r\n".encode()
 

@@ -217,6 +217,18 @@ def test_copies_are_recent_in_their_target():
     watching.step("2 FETCH 1 FLAGS", "* 1 FETCH (FLAGS (\\Recent))", "2 OK <any>")
 
 
+def test_status_of_the_selected_folder_counts_what_is_recent_here_and_of_another_what_is_recent_nowhere():
+    imap = selected(SHORT)
+    imap.append(SHORT)
+    imap.append(SHORT)
+    assert imap.ok("STATUS INBOX (RECENT)") == ["* STATUS INBOX (RECENT 2)"]
+    assert another(imap).ok("STATUS INBOX (RECENT)") == ["* STATUS INBOX (RECENT 0)"]
+    imap.store.deliver([USER], SHORT)
+    assert imap.ok("STATUS INBOX (RECENT)")[0] == "* STATUS INBOX (RECENT 3)"
+    imap.ok("CLOSE")
+    assert imap.ok("STATUS INBOX (RECENT)") == ["* STATUS INBOX (RECENT 0)"]
+
+
 def test_an_expunge_of_recent_messages_changes_their_count():
     imap = selected(SHORT)
     imap.append(SHORT)
