@@ -6,6 +6,7 @@ ctrl-C is quiet while the rest is imported.
 
 from __future__ import annotations
 
+import os
 import sys
 
 from fakemail import FakemailError
@@ -15,7 +16,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command, or serve until SIGTERM or SIGINT; answers the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _run(words)
+        code = _run(words)
+        sys.stdout.flush()
     except FakemailError as err:
         from fakemail.client import ControlError
 
@@ -24,6 +26,11 @@ def main(argv: list[str] | None = None) -> int:
         return 1 if isinstance(err, ControlError) else 2
     except KeyboardInterrupt:
         return 0
+    except BrokenPipeError:
+        # A reader such as head has seen enough; Python's own flush at the end has nowhere to go either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code
 
 
 def _run(words: list[str]) -> int:

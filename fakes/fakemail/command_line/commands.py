@@ -18,10 +18,7 @@ from fakemail.command_line.parser import Parser, UsageError
 
 
 def _named(name: str, about: str) -> Parser:
-    made = Parser(prog=f"fakemail {name}", description=about, allow_abbrev=False)
-    # A reader such as head that has seen enough ends the writer quietly, as it ends cat.
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    return made
+    return Parser(prog=f"fakemail {name}", description=about, allow_abbrev=False)
 
 
 def _url_option(made: Parser) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import signal
 from pathlib import Path
 
 import pytest
@@ -212,3 +213,10 @@ def test_an_address_unpacks_into_what_the_standard_clients_take():
 def test_every_folder_of_an_option_says_where_it_was_asked_for():
     (user,) = read(*USER, "--mail", f"{ANN}:Work=1").config.users
     assert user.folders == (FolderConfig(name="Work", seeding=Seeding(count=1), where=f"--mail {ANN}:Work=1"),)
+
+
+def test_a_command_leaves_the_process_s_signals_alone(capsys):
+    """A process that dies of SIGPIPE dies of every client that leaves."""
+    before = signal.getsignal(signal.SIGPIPE)
+    assert main(["faults"]) == 0
+    assert signal.getsignal(signal.SIGPIPE) == before
