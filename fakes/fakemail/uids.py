@@ -2,7 +2,7 @@
 
 Owns: set algebra, positions, the text form of a sequence set. Never changes a set: every operation makes a new one, so
 that a session can keep what it was told while the folder moves on. Pure.
-Called by: folder (what it holds), imap_protocol (what a session sees, what a command names).
+Called by: folder (what it holds), imap_protocol (what a session sees, what a command names), control.
 """
 
 from __future__ import annotations

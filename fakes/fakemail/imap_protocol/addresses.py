@@ -1,7 +1,7 @@
 """Address lists of header fields, as ENVELOPE shows them (RFC 3501 section 7.4.2, RFC 5322 section 3.4). Pure.
 
 Never raises: mail has addresses of every shape, and a client wants to see them all the same.
-Called by: structure (ENVELOPE), search (FROM, TO, CC, BCC).
+Called by: structure (ENVELOPE), texts (FROM, TO, CC, BCC), sorting.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One message as a command looks at it: made, taken apart and spoilt at most once, and only as far as it is asked for.
 
-Never does: changes. Called by: fetch, search.
+Never does: changes. Called by: fetch, search_keys, sorting, threads.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The commands that put messages in, change, copy and remove them (RFC 3501 sections 6.3.11 and 6.4).
 
-Called by: table.
+Called by: table; selecting (``expunged``).
 """
 
 from __future__ import annotations

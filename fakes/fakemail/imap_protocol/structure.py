@@ -1,6 +1,6 @@
 """ENVELOPE, BODY, BODYSTRUCTURE and the sections of a message (RFC 3501 sections 6.4.5 and 7.4.2). Pure.
 
-Called by: fetch.
+Called by: fetch_items.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What SEARCH looks at: header fields and bodies as a person would read them (RFC 3501 section 6.4.4). Pure.
 
-Called by: search.
+Called by: search_keys, sorting.
 """
 
 from __future__ import annotations

@@ -49,6 +49,14 @@ def test_ranges_in_any_order_become_one_set(ranges):
     assert UidSet.of(reversed(ranges)) == uids
 
 
+@given(PLAIN)
+def test_ascending_numbers_need_no_list(numbers):
+    assert well_formed(UidSet.ascending(iter(sorted(numbers)))) == made(numbers)
+    assert well_formed(UidSet.joined((each, each + 2) for each in sorted(numbers))) == made(
+        {each + more for each in numbers for more in range(3)}
+    )
+
+
 @given(PLAIN, PLAIN)
 def test_the_algebra_is_that_of_sets(first, second):
     one, two = made(first), made(second)
