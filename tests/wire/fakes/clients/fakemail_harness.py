@@ -50,9 +50,13 @@ def running(*options):
     """A fakemail with these options; its standard error must stay empty."""
     with tempfile.TemporaryDirectory() as folder:
         ready = Path(folder) / "ready.json"
-        command = [sys.executable, "-m", "fakemail", *FREE_PORTS, "--ready-file", str(ready), *options]
+        # It ends with its standard input, so that a test run that is killed leaves nothing.
+        command = [sys.executable, "-m", "fakemail", *FREE_PORTS, "--ready-file", str(ready), "--stop-with-stdin"]
+        command += options
         environment = os.environ | {"PYTHONWARNINGS": "error", "PYTHONPATH": os.pathsep.join(sys.path)}
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+        )
         try:
             deadline = time.monotonic() + DEADLINE_S
             while not ready.exists():
