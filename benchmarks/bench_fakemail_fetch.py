@@ -157,7 +157,7 @@ def bench_raw_fetch_beside_dovecot_as_packaged(benchmark, speeds, opened, fakes,
 
 @pytest.mark.benchmark(group="read 2,000 messages of 20 kB, imaplib")
 def bench_imaplib_beside_pymap(benchmark, speeds, opened, fakes, pymap):
-    figures = duel(benchmark, imaplib_speed(opened, fakes), imaplib_speed(opened, pymap), rounds=5)
+    figures = duel(benchmark, imaplib_speed(opened, fakes), imaplib_speed(opened, pymap), rounds=11)
     speeds.add(
         compared(
             key="fetch-imaplib",
