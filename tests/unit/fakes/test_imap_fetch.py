@@ -7,13 +7,15 @@ import re
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from imap_transcript import MAIL, NOW_S, SHORT, Transcript, another, parsed, selected, written
+from imap_transcript import MAIL, NOW_S, PASSWORD, SHORT, USER, Transcript, another, parsed, selected, written
 
 from fakemail.folder import Stored
-from fakemail.imap_protocol.fetch import CHUNK_BYTES_MAX, _Chunk
+from fakemail.imap_protocol import Gather, ImapSession
+from fakemail.imap_protocol.fetch import CHUNK_BYTES_FIRST, CHUNK_BYTES_MAX, _Chunk
 from fakemail.imap_protocol.fetch_items import internal_date, writer
 from fakemail.imap_protocol.message import Message
 from fakemail.imap_protocol.messages import _date_time
+from fakemail.mailbox import MailStore
 
 HEADERS = b"X-B: 1\r\nSubject: x\r\nX-Dup: a\r\nX-Dup: b\r\n folded\r\n\r\nbody\r\n"
 
@@ -363,3 +365,19 @@ def test_short_rows_are_put_together_once():
     (whole,) = chunk.taken()
     assert written(whole) == b"* 1 FETCH (UID 1 FLAGS ())\r\n" * 1000
     assert whole.size_bytes == 28 * 1000
+
+
+def test_an_answer_of_any_length_takes_the_memory_of_a_chunk_and_begins_with_a_row():
+    store = MailStore(seed=7)
+    inbox = store.add_user(USER, PASSWORD).folder("INBOX")
+    largest = max(map(inbox.size, store.seed_folder(inbox, count=400)))
+    session = ImapSession(
+        store, note=lambda *_, **__: None, decide=lambda *_, **__: None, active=lambda _: False, gathers=True
+    )
+    session.feed(f"l LOGIN {USER} {PASSWORD}\r\ns SELECT INBOX\r\n".encode())
+    list(session.events())
+    session.feed(b"f FETCH 1:* (BODY.PEEK[])\r\n")
+    chunks = [event.size_bytes for event in session.events() if isinstance(event, Gather)]
+    assert sum(chunks) > 20 * CHUNK_BYTES_MAX
+    assert max(chunks) < CHUNK_BYTES_MAX + largest + 1000
+    assert chunks[0] < CHUNK_BYTES_FIRST + largest + 1000
