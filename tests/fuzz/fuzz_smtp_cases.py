@@ -447,7 +447,17 @@ class Player:
             return
         # Ends a line, a message, a dialogue, a chunk; then the connection itself.
         self._wire.send(b"\r\n.\r\n*\r\n" + b"\r\n" * (swallowed // 2 + 1) + b"QUIT\r\n")
-        self._last_words(self._wire.hear(_never))
+        said = self._wire.hear(_begins_tls)
+        if _begins_tls(said):
+            # By chance the pieces spelt STARTTLS: from here on the server waits for a hello, and rightly so.
+            self.lost = True
+            return
+        self._last_words(said)
+
+
+def _begins_tls(said: bytes) -> bool:
+    """What was sent in the clear behind this is thrown away (RFC 3207 section 6)."""
+    return said.endswith(b"220 2.0.0 Ready to start TLS\r\n")
 
 
 def _never(_: bytes) -> bool:
