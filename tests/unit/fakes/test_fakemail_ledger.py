@@ -4,7 +4,6 @@ import base64
 import enum
 import gc
 import json
-import time
 import tracemalloc
 from collections import OrderedDict
 from pathlib import Path
@@ -189,14 +188,11 @@ def test_the_estimate_is_not_less_than_what_the_memory_says(ascii_only):
     assert 0.5 * mine.size_bytes <= taken <= 1.05 * mine.size_bytes <= 4_200_000
 
 
-def test_a_flood_is_recorded_and_read_in_time():
-    """Ten times what it takes on a slow machine; the benchmarks hold the figure itself."""
+def test_a_flood_is_read_page_by_page_to_its_end():
     mine = Ledger()
-    started = time.perf_counter()
     for number in range(200_000):
         mine.record(protocol="imap", connection=number, kind="served", command="UID FETCH", user="a@x", folder="INBOX")
-    per_entry_us = (time.perf_counter() - started) * 1e6 / 200_000
-    assert per_entry_us < 15
+    assert mine.dropped > 0
     after, read = 0, 0
     while page := mine.after(after, limit=1_000):
         after, read = page[-1]["seq"], read + len(page)
