@@ -111,6 +111,8 @@ def _telemetry(kind: str, settings: Settings) -> None:
 
 def _tools(settings: Settings, *, processes: int, threads: int = 2) -> Any:
     """This process's connections and keys. Pools are totals per worker in the settings, shared out here."""
+    from urllib.parse import unquote, urlsplit
+
     from email_service import telemetry
     from email_service.blobs import DirectoryBlobs
     from email_service.service.work import Tools
@@ -127,10 +129,25 @@ def _tools(settings: Settings, *, processes: int, threads: int = 2) -> Any:
         database=database,
         system=system,
         vault=Vault(settings.credential_keys, settings.credential_key_id),
-        blobs=DirectoryBlobs(settings.blob_dir),
+        blobs=DirectoryBlobs(Path(unquote(urlsplit(settings.blob_url).path))),
+        tls=_trust(settings),
         clock=lambda: datetime.now(UTC),
         pss_bytes=telemetry.pss_bytes,
     )
+
+
+def _trust(settings: Settings) -> Any:
+    """The system's certificates and the operator's; None leaves it to the adapters, which read the system's once."""
+    import ssl
+
+    if settings.ca_file is None:
+        return None
+    context = ssl.create_default_context()
+    try:
+        context.load_verify_locations(cafile=settings.ca_file)
+    except (OSError, ssl.SSLError) as err:
+        raise ConfigError(f"MAIL_CA_FILE {settings.ca_file} is not a PEM file that can be read ({err})") from err
+    return context
 
 
 def _stop_on_signals() -> threading.Event:

@@ -32,7 +32,10 @@ _log = logging.getLogger(__name__)
 Write = Callable[[Session], None]
 
 #: Beat's table: entry, task, interval in seconds before scaling.
-BEAT: Final = (("sync-emails-every-5min", "email_service.tasks.periodic_sync", 300.0),)
+BEAT: Final = (
+    ("sync-emails-every-5min", "email_service.tasks.periodic_sync", 300.0),
+    ("cleanup-stale-tasks-hourly", "email_service.tasks.cleanup_stale_results", 3600.0),
+)
 #: Redis hash of the running workers, read by the exporter: node -> JSON.
 WORKERS_KEY: Final = "mail:workers"
 
@@ -44,10 +47,7 @@ _STATIC: Final[dict[str, Any]] = {
     "broker_connection_retry_on_startup": True,
     "broker_connection_max_retries": None,
     "task_publish_retry_policy": {"max_retries": 3, "interval_start": 0, "interval_step": 0.5, "interval_max": 2},
-    "worker_concurrency": 4,
-    "worker_prefetch_multiplier": 1,
     "worker_disable_rate_limits": True,
-    "worker_max_tasks_per_child": 1000,
     # KB of ru_maxrss: above the parent's own, or every task would cost a child.
     "worker_max_memory_per_child": 150_000,
     "worker_proc_alive_timeout": 15,
@@ -88,7 +88,7 @@ def celery_for(settings: Settings) -> MailCelery:
     """Make the application; no connection is opened."""
     app = MailCelery("email_service", broker=settings.broker_url, backend=settings.result_url, set_as_current=True)
     app.settings = settings
-    hard_s, soft_s = policy.limits_s(settings.time_scale)
+    hard_s, soft_s = settings.limits_s
     app.conf.update(
         _STATIC,
         task_queues=[Queue(name, Exchange(name), routing_key=name) for name in policy.QUEUES],
@@ -109,6 +109,9 @@ def celery_for(settings: Settings) -> MailCelery:
             "health_check_interval": 25,
         },
         result_backend_transport_options={"retry_policy": {"timeout": 5.0}},
+        worker_concurrency=settings.concurrency,
+        worker_prefetch_multiplier=settings.prefetch_multiplier,
+        worker_max_tasks_per_child=settings.tasks_per_child_max,
         task_time_limit=hard_s,
         task_soft_time_limit=soft_s,
         result_expires=3600 * settings.time_scale,

@@ -10,6 +10,7 @@ user sees; the constructor's argument adds what was wrong, where, and what would
             NotFoundError           no such thing in this tenant
             ConflictError           an idempotency key is used again with another body
             HostNotAllowedError     a host that a client may not name
+            RateLimitError          the tenant has asked too often
         PermissionDeniedError       the caller does not own what it names
         CredentialError             a sealed credential can't be opened
         BlobError                   a stored attachment is missing or unreadable
@@ -75,6 +76,17 @@ class ConflictError(InvalidRequestError):
 
 class HostNotAllowedError(InvalidRequestError):
     """The host is not on the list of hosts that a client may name."""
+
+
+class RateLimitError(InvalidRequestError):
+    """The tenant has asked too often."""
+
+    transient = True
+
+    def __init__(self, detail: str = "", *, retry_after_s: float = 1.0) -> None:
+        super().__init__(detail)
+        #: Seconds until the next request is taken.
+        self.retry_after_s = retry_after_s
 
 
 class PermissionDeniedError(MailServiceError):

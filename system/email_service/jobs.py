@@ -136,6 +136,8 @@ class Ending:
     outcome: str
     ended_at: datetime
     error_type: str | None = None
+    #: What the error said, for the tenant who owns the job; kept on the job row, cut.
+    error_detail: str | None = None
     pss_peak_bytes: int | None = None
 
 
@@ -145,15 +147,18 @@ _ENQUEUE: Final = text(
                       idempotency_key, request_sha256, traceparent, created_at, due_at, next_publish_at, publishes)
     VALUES (:id, :tenant, :user, :name, :queue, :args, 'queued', :client, :parent, :message_id,
             :key, :request_sha256, :traceparent, clock_timestamp(), clock_timestamp(),
-            clock_timestamp() + make_interval(secs => :grace), 1)
+            clock_timestamp() + make_interval(secs => :grace), :publishes)
     ON CONFLICT (tenant_id, user_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
     RETURNING id
     """
 ).bindparams(bindparam("args", type_=JSONB))
 
 
-def enqueue(session: Session, scope: Scope, job: NewJob, *, time_scale: float) -> Enqueued:
+def enqueue(session: Session, scope: Scope, job: NewJob, *, time_scale: float, publish: bool = True) -> Enqueued:
     """Write the job; the caller commits and publishes. A known idempotency key answers the job that it made.
+
+    With ``publish`` False the dispatcher publishes as soon as the caller has committed: for a job that is born in the
+    transaction of another one's work.
 
     Raises:
         ConflictError: the key was used with another request.
@@ -166,10 +171,12 @@ def enqueue(session: Session, scope: Scope, job: NewJob, *, time_scale: float) -
             "queue": policy.TASKS[job.name].queue, "args": dict(job.args), "client": job.client_id,
             "parent": job.parent_job_id, "message_id": job.message_id, "key": job.idempotency_key,
             "request_sha256": request_sha256, "traceparent": job.traceparent,
-            "grace": policy.publish_grace_s(1) * time_scale,
+            "grace": policy.publish_grace_s(1) * time_scale if publish else 0.0, "publishes": int(publish),
         },
     ).one_or_none()  # fmt: skip
     if row is not None:
+        if not publish:
+            session.execute(text("SELECT pg_notify(:channel, '')"), {"channel": CHANNEL})
         return Enqueued(id=job.id, message_id=job.message_id, created=True)
     return _earlier(session, scope, job, request_sha256)
 
@@ -225,9 +232,9 @@ _LEASE: Final = text(
 
 
 def lease(
-    session: Session, scope: Scope, delivery: Delivery, holder: Holder, *, trace_id: str, time_scale: float
+    session: Session, scope: Scope, delivery: Delivery, holder: Holder, *, trace_id: str, lease_s: float
 ) -> Lease | None:
-    """Take the job if it is due, unsettled and unleased; None otherwise.
+    """Take the job for ``lease_s`` seconds if it is due, unsettled and unleased; None otherwise.
 
     Executions of the job that are still open are then known to be dead (their lease has run out) and marked killed.
     """
@@ -235,7 +242,7 @@ def lease(
         _LEASE,
         {
             "job": delivery.job_id, "tenant": scope.tenant_id, "execution": delivery.execution_id,
-            "lease_s": policy.lease_s(time_scale), "started": delivery.started_at, "received": delivery.received_at,
+            "lease_s": lease_s, "started": delivery.started_at, "received": delivery.received_at,
             "node": holder.node, "host": holder.host, "pid": holder.pid, "process_start_ns": holder.process_start_ns,
             "trace_id": trace_id, "span_id": delivery.span_id, "pss": delivery.pss_before_bytes,
         },
@@ -286,6 +293,7 @@ _FINISH: Final = text(
     """
     WITH freed AS (
         UPDATE jobs SET state = :state, outcome = :outcome, error_type = :error_type, finished_at = :ended,
+               error_detail = coalesce(:error_detail, error_detail), result = :result,
                lease_until = NULL, lease_execution_id = NULL, next_publish_at = NULL,
                settled_xid = pg_current_xact_id()
         WHERE id = :job AND lease_execution_id = :execution
@@ -293,11 +301,12 @@ _FINISH: Final = text(
     )
     """  # noqa: S608  # both halves are constants
     + _END
-)
+).bindparams(bindparam("result", type_=JSONB(none_as_null=True)))
 _RESCHEDULE: Final = text(
     """
     WITH freed AS (
         UPDATE jobs SET state = 'waiting', due_at = :due, next_publish_at = :publish, failures = failures + :failed,
+               error_detail = coalesce(:error_detail, error_detail),
                lease_until = NULL, lease_execution_id = NULL
         WHERE id = :job AND lease_execution_id = :execution
         RETURNING id
@@ -307,13 +316,22 @@ _RESCHEDULE: Final = text(
 )
 
 
-def finish(session: Session, lease: Lease, ending: Ending, *, state: str, outcome: str) -> None:
-    """Settle the job and end its execution.
+def finish(
+    session: Session,
+    lease: Lease,
+    ending: Ending,
+    *,
+    state: str,
+    outcome: str,
+    result: Mapping[str, Any] | None = None,
+) -> None:
+    """Settle the job and end its execution; ``result`` is what the task answers: counts and ids, never content.
 
     Raises:
         LeaseLostError: another execution owns the job by now; nothing was changed.
     """
-    _end(session, _FINISH, lease, ending, {"state": state, "outcome": outcome})
+    values = {"state": state, "outcome": outcome, "result": None if result is None else dict(result)}
+    _end(session, _FINISH, lease, ending, values)
 
 
 def reschedule(
@@ -336,7 +354,8 @@ def reschedule(
 def _end(session: Session, statement: Any, lease: Lease, ending: Ending, values: dict[str, Any]) -> None:
     values |= {
         "job": lease.job_id, "execution": lease.execution_id, "ended": ending.ended_at,
-        "execution_outcome": ending.outcome, "error_type": ending.error_type, "pss": ending.pss_peak_bytes,
+        "execution_outcome": ending.outcome, "error_type": ending.error_type, "error_detail": ending.error_detail,
+        "pss": ending.pss_peak_bytes,
     }  # fmt: skip
     if session.execute(statement, values).scalar_one() != 1:
         raise LeaseLostError(f"job {lease.job_id}, execution {lease.ordinal}")
@@ -425,7 +444,8 @@ def release_dead(
 
 
 _ROW: Final = (
-    "SELECT id, name, queue, state, outcome, error_type, message_id, split_part(traceparent, '-', 2) AS trace_id, "
+    "SELECT id, name, queue, state, outcome, error_type, error_detail, result, message_id, "
+    "split_part(traceparent, '-', 2) AS trace_id, "
     "created_at, due_at, started_at, finished_at, executions, publishes, settled_xid::text AS xid FROM jobs "
 )
 
@@ -451,13 +471,15 @@ def status(session: Session, scope: Scope, job_id: uuid.UUID) -> dict[str, Any]:
     )
     recipients = session.execute(
         text(
-            "SELECT address, role, state, reply_code FROM recipients "
+            "SELECT address, role, state, reply_code, reply_text FROM recipients "
             "WHERE job_id = :job AND tenant_id = :tenant ORDER BY role DESC, address"
         ),
         owner,
     )
     return _public(row) | {
         "message_id": row.message_id,
+        "error_detail": row.error_detail,
+        "result": row.result,
         "publishes": row.publishes,
         "executions": [
             {k: _plain(v) for k, v in e._mapping.items()}  # noqa: SLF001

@@ -9,7 +9,7 @@ import uuid
 from datetime import datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import BigInteger, DateTime, ForeignKey, Index, Integer, LargeBinary, Text, text
+from sqlalchemy import BigInteger, DateTime, Double, ForeignKey, Index, Integer, LargeBinary, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import UserDefinedType
@@ -32,6 +32,7 @@ class Base(DeclarativeBase):
         str: Text,
         datetime: DateTime(timezone=True),
         bytes: LargeBinary,
+        float: Double,
         dict[str, Any]: JSONB,
         list[Any]: JSONB,
     }
@@ -80,9 +81,13 @@ class EmailClient(Base):
     smtp_port: Mapped[int]
     smtp_encryption: Mapped[str]
     username: Mapped[str]
+    #: password or xoauth2: what the credential is, and how it logs in.
+    auth: Mapped[str] = mapped_column(server_default=text("'password'"))
     credential_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("credentials.id"))
     enabled: Mapped[bool] = mapped_column(server_default=text("true"))
     sync_interval_s: Mapped[int] = mapped_column(server_default=text("300"))
+    #: Whether a synchronisation asks for a spam check of what it brought into the inbox.
+    spam_check: Mapped[bool] = mapped_column(server_default=text("true"))
     last_sync_at: Mapped[datetime | None]
     #: The execution that synchronises this mailbox now, if it is alive.
     sync_execution_id: Mapped[uuid.UUID | None]
@@ -102,9 +107,14 @@ class EmailFolder(Base):
     name: Mapped[str]
     #: inbox, sent, drafts, trash, spam, archive or custom.
     type: Mapped[str]
-    #: {uidvalidity, last_uid, highestmodseq}; null before the first synchronisation.
+    #: {uidvalidity, last_uid, highestmodseq, ...}; null before the first synchronisation.
     sync_token: Mapped[dict[str, Any] | None]
     message_count: Mapped[int] = mapped_column(server_default=text("0"))
+    #: Without the flag \\Seen.
+    unseen_count: Mapped[int] = mapped_column(server_default=text("0"))
+    #: Messages whose MIME is not what it claims to be, or that the server could not hand out.
+    broken_count: Mapped[int] = mapped_column(server_default=text("0"))
+    synced_at: Mapped[datetime | None]
 
 
 class EmailMessage(Base):
@@ -114,7 +124,9 @@ class EmailMessage(Base):
     __table_args__ = (
         Index("email_messages_identity", "folder_id", "uidvalidity", "uid", unique=True),
         Index("email_messages_local", "folder_id", "message_id", unique=True, postgresql_where=text("uid IS NULL")),
-        Index("email_messages_owner", "tenant_id", "user_id", "internal_date"),
+        Index("email_messages_page", "folder_id", text("internal_date DESC NULLS LAST"), text("id DESC")),
+        Index("email_messages_owner", "tenant_id", "user_id", text("internal_date DESC NULLS LAST"), text("id DESC")),
+        Index("email_messages_message_id", "tenant_id", "message_id"),
     )
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
@@ -127,6 +139,8 @@ class EmailMessage(Base):
     sender: Mapped[str]
     recipients_to: Mapped[list[Any]]
     recipients_cc: Mapped[list[Any]]
+    #: Of what was sent from here alone: nobody else's Bcc is ever seen.
+    recipients_bcc: Mapped[list[Any]] = mapped_column(server_default=text("'[]'"))
     subject: Mapped[str]
     body_text: Mapped[str]
     body_html: Mapped[str | None]
@@ -135,11 +149,19 @@ class EmailMessage(Base):
     size_bytes: Mapped[int]
     #: SHA-256 of the raw bytes.
     sha256: Mapped[bytes | None]
-    #: The message as it came; text columns are cleaned (PostgreSQL refuses NUL), this is not.
+    #: The message as it came, of broken ones (and of all with MAIL_KEEP_RAW=all); text columns are cleaned
+    #: (PostgreSQL refuses NUL), this is not.
     raw: Mapped[bytes | None]
     internal_date: Mapped[datetime | None]
+    #: The Date header.
+    sent_at: Mapped[datetime | None]
+    attachment_count: Mapped[int] = mapped_column(server_default=text("0"))
     is_sent: Mapped[bool] = mapped_column(server_default=text("false"))
     is_spam: Mapped[bool] = mapped_column(server_default=text("false"))
+    #: Null until a check; then the score, and why: a list of {name, points, detail}.
+    spam_score: Mapped[float | None]
+    spam_indicators: Mapped[list[Any] | None]
+    spam_checked_at: Mapped[datetime | None]
     #: Its MIME could not be parsed as it says it is.
     is_broken: Mapped[bool] = mapped_column(server_default=text("false"))
     created_at: Mapped[datetime] = _now()
@@ -149,7 +171,10 @@ class EmailAttachment(Base):
     """An attachment of a message, or an upload that waits for one."""
 
     __tablename__ = "email_attachments"
-    __table_args__ = (Index("email_attachments_message", "message_id"),)
+    __table_args__ = (
+        Index("email_attachments_message", "message_id"),
+        Index("email_attachments_blob", "blob_key"),
+    )
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
     user_id: Mapped[str]
@@ -182,6 +207,7 @@ class Job(Base):
             "jobs_feed", "tenant_id", "user_id", "settled_xid", "id", postgresql_where=text("settled_xid IS NOT NULL")
         ),
         Index("jobs_client", "client_id", "state"),
+        Index("jobs_finished", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
     )
     #: Also Celery's task id.
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
@@ -194,6 +220,10 @@ class Job(Base):
     state: Mapped[str]
     outcome: Mapped[str | None]
     error_type: Mapped[str | None]
+    #: What the last error said, for the tenant's eyes: no secret, no other tenant's data.
+    error_detail: Mapped[str | None]
+    #: Counts and ids that the task answered; Redis forgets its own copy after result_expires.
+    result: Mapped[dict[str, Any] | None]
     client_id: Mapped[uuid.UUID | None]
     parent_job_id: Mapped[uuid.UUID | None]
     message_id: Mapped[str | None]
@@ -267,4 +297,6 @@ class Recipient(Base):
     #: signals.RECIPIENT_STATES.
     state: Mapped[str] = mapped_column(server_default=text("'queued'"))
     reply_code: Mapped[int | None]
+    #: What the server said, on one line.
+    reply_text: Mapped[str | None]
     updated_at: Mapped[datetime] = _now()

@@ -64,7 +64,10 @@ TASKS: Final = {
     for rule in (
         TaskRule(name=_PREFIX + "sync_emails", queue="sync", max_retries=5, resumes=True),
         TaskRule(name=_PREFIX + "send_email", queue="send", max_retries=3),
+        TaskRule(name=_PREFIX + "delete_emails", queue="delete", max_retries=2, resumes=True),
+        TaskRule(name=_PREFIX + "check_spam", queue="spam", max_retries=2),
         TaskRule(name=_PREFIX + "periodic_sync", queue="periodic", max_retries=1, system=True),
+        TaskRule(name=_PREFIX + "cleanup_stale_results", queue="periodic", max_retries=0, system=True),
     )
 }
 
@@ -120,15 +123,17 @@ def publish_grace_s(publishes: int) -> float:
     return float(min(PUBLISH_GRACE_S * 2.0 ** (max(publishes, 1) - 1), PUBLISH_GRACE_CAP_S))
 
 
-def limits_s(time_scale: float) -> tuple[float, float]:
+def limits_s(
+    time_scale: float, *, hard_s: float = TIME_LIMIT_S, soft_s: float = SOFT_TIME_LIMIT_S
+) -> tuple[float, float]:
     """Hard and soft time limit under a time scale; their gap never shrinks below ``LIMIT_GAP_S_MIN``."""
-    soft = SOFT_TIME_LIMIT_S * time_scale
-    return max(TIME_LIMIT_S * time_scale, soft + LIMIT_GAP_S_MIN), soft
+    soft = soft_s * time_scale
+    return max(hard_s * time_scale, soft + LIMIT_GAP_S_MIN), soft
 
 
-def lease_s(time_scale: float) -> float:
+def lease_s(time_scale: float, *, hard_s: float = TIME_LIMIT_S, soft_s: float = SOFT_TIME_LIMIT_S) -> float:
     """Seconds that an execution owns its job unless it ends sooner."""
-    return limits_s(time_scale)[0] + LEASE_MARGIN_S * max(time_scale, 0.2)
+    return limits_s(time_scale, hard_s=hard_s, soft_s=soft_s)[0] + LEASE_MARGIN_S * max(time_scale, 0.2)
 
 
 def priority_key(queue: str, priority: int) -> str:

@@ -30,7 +30,7 @@ from email_service.errors import (
 )
 from email_service.jobs import Delivery, Holder, Lease, NewJob
 from email_service.policy import GiveUp, TaskRule
-from email_service.service import sending, syncing
+from email_service.service import cleaning, deleting, scoring, sending, syncing
 from email_service.service.work import Settled, Tools, Work
 from email_service.tenancy import SYSTEM, Database, Scope
 
@@ -194,6 +194,21 @@ def _sync_emails(_app: MailCelery, work: Work) -> Settled:
     return syncing.sync_mailbox(work)
 
 
+def _delete_emails(_app: MailCelery, work: Work) -> Settled:
+    """Move messages to the trash, or expunge them."""
+    return deleting.delete_messages(work)
+
+
+def _check_spam(_app: MailCelery, work: Work) -> Settled:
+    """Score messages."""
+    return scoring.check_spam(work)
+
+
+def _cleanup_stale_results(_app: MailCelery, work: Work) -> Settled:
+    """Remove what is no longer needed."""
+    return cleaning.clean_up(work)
+
+
 def _periodic_sync(app: MailCelery, work: Work) -> Settled:
     """Ask for a synchronisation of every client that is due."""
     clients = syncing.due_clients(work.tools)
@@ -219,6 +234,9 @@ def _periodic_sync(app: MailCelery, work: Work) -> Settled:
 _USE_CASES: Final[Mapping[str, Callable[[MailCelery, Work], Settled]]] = {
     "send_email": _send_email,
     "sync_emails": _sync_emails,
+    "delete_emails": _delete_emails,
+    "check_spam": _check_spam,
+    "cleanup_stale_results": _cleanup_stale_results,
     "periodic_sync": _periodic_sync,
 }
 
@@ -270,7 +288,7 @@ def _take(session: Session, runtime: Runtime, scope: Scope, delivery: Delivery) 
         delivery,
         runtime.holder,
         trace_id=telemetry.new_trace_id(),
-        time_scale=runtime.tools.settings.time_scale,
+        lease_s=runtime.tools.settings.lease_s,
     )
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import text
 
-from email_service import jobs
+from email_service import jobs, policy
 from email_service.errors import ConflictError, LeaseLostError, NotFoundError
 from email_service.tenancy import SYSTEM, Scope
 
@@ -45,7 +45,7 @@ class Bench:
             pss_before_bytes=None,
         )
         with self.rows.session(self.scope) as session:
-            answer = jobs.lease(session, self.scope, delivery, HOLDER, trace_id="b" * 32, time_scale=SCALE)
+            answer = jobs.lease(session, self.scope, delivery, HOLDER, trace_id="b" * 32, lease_s=policy.lease_s(SCALE))
             session.commit()
         return answer
 

@@ -77,11 +77,11 @@ def test_the_audit_role_writes_nothing(postgres):
         connection.execute("DELETE FROM audit.jobs")
 
 
-def test_the_audit_schema_holds_its_six_views(postgres):
+def test_the_audit_schema_holds_its_views(postgres):
     query = "SELECT table_name FROM information_schema.views WHERE table_schema = 'audit'"
     with psycopg.connect(postgres.audit) as connection:
         names = {row[0] for row in connection.execute(query)}
-    assert names == {"jobs", "executions", "recipients", "messages", "clients", "folders"}
+    assert names == {"jobs", "executions", "recipients", "messages", "clients", "folders", "attachments"}
 
 
 def test_the_audit_views_show_every_tenant(postgres, app_rows, tenant):

@@ -246,6 +246,7 @@ class Stack:
             "MAIL_TOKEN_SECRET": secrets.token_urlsafe(48),
             "MAIL_BLOB_DIR": str(self._home / "blobs"),
             "MAIL_BEAT_STORE": str(self._home / "beat-schedule.db"),
+            "MAIL_RATE_LIMIT": "off",
             "MAIL_TIME_SCALE": str(self._options.time_scale),
             "MAIL_SPAN_DIR": str(self._options.span_dir),
             "PYTHONUNBUFFERED": "1",

@@ -17,7 +17,7 @@ from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from email_service import imap, jobs, message, policy
+from email_service import imap, jobs, message
 from email_service.models import EmailAttachment, EmailClient, EmailFolder, EmailMessage
 from email_service.service.work import Settled, Tools, Work, check_host, owned_client, password_of
 from email_service.tenancy import SYSTEM, Scope
@@ -87,7 +87,7 @@ def _begin(work: Work) -> imap.ImapEndpoint | None:
             ),
             {
                 "execution": lease.execution_id,
-                "lease_s": policy.lease_s(tools.settings.time_scale),
+                "lease_s": tools.settings.lease_s,
                 "client": client.id,
                 "tenant": lease.scope.tenant_id,
             },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,9 +11,10 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from email_service import hosts
 from email_service.blobs import DirectoryBlobs
 from email_service.config import Settings
-from email_service.errors import HostNotAllowedError, PermissionDeniedError
+from email_service.errors import PermissionDeniedError
 from email_service.jobs import Ending, Lease
 from email_service.models import Credential, EmailClient
 from email_service.tenancy import Database, Scope
@@ -30,6 +32,8 @@ class Tools:
     system: Database
     vault: Vault
     blobs: DirectoryBlobs
+    #: Trust for TLS to mail servers; None for the system's.
+    tls: ssl.SSLContext | None
     clock: Callable[[], datetime]
     #: PSS of this process now, None where the system can't tell.
     pss_bytes: Callable[[], int | None]
@@ -42,12 +46,13 @@ class Work:
     tools: Tools
     lease: Lease
 
-    def ending(self, outcome: str, error_type: str | None = None) -> Ending:
+    def ending(self, outcome: str, error_type: str | None = None, *, error_detail: str | None = None) -> Ending:
         """How this execution ends, now."""
         return Ending(
             outcome=outcome,
             ended_at=self.tools.clock(),
             error_type=error_type,
+            error_detail=error_detail,
             pss_peak_bytes=self.tools.pss_bytes(),
         )
 
@@ -92,11 +97,11 @@ def password_of(session: Session, vault: Vault, client: EmailClient) -> Secret:
     return vault.unseal(sealed, tenant_id=client.tenant_id, credential_id=str(row.id))
 
 
-def check_host(settings: Settings, host: str, port: int) -> None:
-    """Refuse a host that is not on the list: at creation, and again at each use, as the list may have changed.
+def check_host(settings: Settings, host: str, port: int) -> tuple[str, ...]:
+    """The addresses to connect to: checked at creation, and again at each use, as list and name service may change.
 
     Raises:
         HostNotAllowedError: names the host.
+        ConnectError: the name can't be resolved now.
     """
-    if not settings.host_allowed(host, port):
-        raise HostNotAllowedError(f"{host}:{port}; the operator lists hosts in MAIL_ALLOWED_HOSTS")
+    return hosts.permitted(settings, host, port)

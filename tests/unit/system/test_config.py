@@ -18,15 +18,22 @@ GOOD = {
 }
 
 
-def test_no_host_may_be_named_unless_it_is_listed():
-    assert not settings_from(GOOD).host_allowed("localhost", 25)
+def test_no_host_is_listed_unless_it_is_named():
+    assert not settings_from(GOOD).host_listed("localhost", 25)
+
+
+def test_a_star_lists_what_is_below_a_domain_and_not_the_domain():
+    settings = settings_from(GOOD | {"MAIL_ALLOWED_HOSTS": "*.mail.example"})
+    assert settings.host_listed("a.b.mail.example", 25)
+    assert not settings.host_listed("mail.example", 25)
+    assert not settings.public_hosts
 
 
 def test_a_listed_host_may_be_named_and_a_port_narrows_it():
     settings = settings_from(GOOD | {"MAIL_ALLOWED_HOSTS": "Mail.Example, other.example:993"})
-    assert settings.host_allowed("mail.example", 25)
-    assert settings.host_allowed("OTHER.example", 993)
-    assert not settings.host_allowed("other.example", 25)
+    assert settings.host_listed("mail.example", 25)
+    assert settings.host_listed("OTHER.example", 993)
+    assert not settings.host_listed("other.example", 25)
 
 
 def test_a_repr_shows_no_secret():
