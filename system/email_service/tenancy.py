@@ -9,19 +9,23 @@ It guards against forgotten filters under the application's role, not against SQ
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
-from sqlalchemy import Engine, create_engine, event, text
+import psycopg
+from psycopg import sql
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
 from email_service.errors import DatabaseError, InvalidRequestError
 
 _TENANT: Final = re.compile(r"[a-z][a-z0-9-]{0,62}")
-_SET_TENANT: Final = text("SELECT set_config('app.tenant_id', :tenant, true)")
+#: One statement, one round trip, and no span: a transaction of ours always begins like this.
+_BEGIN: Final = "BEGIN; SELECT set_config('app.tenant_id', {tenant}, true)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +61,11 @@ class Database:
             max_overflow=max_overflow,
             pool_timeout=10,
             pool_recycle=1800,
-            # A ping would cost every transaction a round trip; a dropped connection costs one execution a retry.
+            # A ping would cost every transaction a round trip; ``_begun`` finds out with the one that begins it.
             pool_pre_ping=False,
+            # psycopg would send a BEGIN of its own, a round trip before ours; commit and rollback still end what
+            # ``after_begin`` began.
+            isolation_level="AUTOCOMMIT",
             connect_args={"connect_timeout": 5, "application_name": application_name},
         )
 
@@ -69,23 +76,57 @@ class Database:
         Raises:
             DatabaseError: PostgreSQL is away or dropped the connection.
         """
-        with Session(self.engine, expire_on_commit=False) as session:
-            event.listen(session, "after_begin", _tenant_setter(scope))
-            try:
+        try:
+            with self._begun(scope) as session:
                 yield session
-            except DBAPIError as err:
-                raise _translated(err) from err
+        except DBAPIError as err:
+            raise _translated(err) from err
+
+    def _begun(self, scope: Scope) -> Session:
+        """A session in its first transaction. A pooled connection that died since its last use costs nothing."""
+        for last in (False, True):
+            session = _ScopedSession(self.engine, expire_on_commit=False, info={"scope": scope})
+            try:
+                session.connection()
+            except _BeginError as err:
+                session.close()
+                if last:
+                    raise DatabaseError(err.detail) from err
+                # Whatever ended this one has ended the others: a restart of the server, most likely.
+                self.engine.dispose()
+            except BaseException:
+                session.close()
+                raise
+            else:
+                return session
+        raise AssertionError("unreachable")
 
     def dispose(self) -> None:
         """Close all connections."""
         self.engine.dispose()
 
 
-def _tenant_setter(scope: Scope) -> Callable[..., None]:
-    def after_begin(_session: Session, _transaction: object, connection: object) -> None:
-        connection.execute(_SET_TENANT, {"tenant": scope.tenant_id})  # type: ignore[attr-defined]
+class _BeginError(DatabaseError):
+    """The database was away."""
 
-    return after_begin
+
+class _ScopedSession(Session):
+    """A session that knows whose rows it may see."""
+
+
+@event.listens_for(_ScopedSession, "after_begin")
+def _begin(session: Session, _transaction: object, connection: Connection) -> None:
+    raw = connection.connection.driver_connection
+    try:
+        raw.execute(_begin_statement(session.info["scope"].tenant_id))  # type: ignore[union-attr]  # psycopg's own
+    except psycopg.OperationalError as err:
+        connection.invalidate(err)
+        raise _BeginError(type(err).__name__) from err
+
+
+@lru_cache(maxsize=1024)
+def _begin_statement(tenant_id: str) -> bytes:
+    return sql.SQL(_BEGIN).format(tenant=sql.Literal(tenant_id)).as_bytes(None)
 
 
 def _translated(err: DBAPIError) -> Exception:
