@@ -7,7 +7,9 @@ user sees; the constructor's argument adds what was wrong, where, and what would
     MailServiceError
         ConfigError                 a setting is missing or malformed
         InvalidRequestError         the caller's input is refused (HTTP 4xx)
+            FieldsError             some of its fields are not what they must be
             NotFoundError           no such thing in this tenant
+            InUseError              unsettled work needs what is to be deleted
             ConflictError           an idempotency key is used again with another body
             HostNotAllowedError     a host that a client may not name
             RateLimitError          the tenant has asked too often
@@ -66,8 +68,23 @@ class InvalidRequestError(MailServiceError):
     """The request is not valid."""
 
 
+class FieldsError(InvalidRequestError):
+    """Some fields of the request are not valid."""
+
+    def __init__(self, detail: str = "", *, fields: tuple[dict[str, str], ...] = ()) -> None:
+        super().__init__(detail)
+        #: For each field where it is (a JSON pointer, a parameter or a header) and what would be right.
+        self.fields = fields
+
+
 class NotFoundError(InvalidRequestError):
     """There is no such thing here."""
+
+
+class InUseError(InvalidRequestError):
+    """What is to be deleted is still needed."""
+
+    transient = True
 
 
 class ConflictError(InvalidRequestError):
