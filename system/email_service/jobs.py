@@ -120,7 +120,7 @@ class Lease:
     ordinal: int
     #: Failed executions before this one: the attempt that ``policy.decide`` asks for.
     failures: int
-    #: Executions of this job that vanished.
+    #: Executions of this job that vanished; those that a stopping worker cut off are not the job's fault.
     lost: int
     created_at: datetime
     due_at: datetime
@@ -225,7 +225,8 @@ _LEASE: Final = text(
         RETURNING id
     )
     SELECT claimed.*, (SELECT count(*) FROM vanished)
-           + (SELECT count(*) FROM executions e WHERE e.job_id = claimed.id AND e.outcome = 'killed') AS lost
+           + (SELECT count(*) FROM executions e WHERE e.job_id = claimed.id AND e.outcome = 'killed'
+              AND e.error_type IS DISTINCT FROM 'shutdown') AS lost
     FROM claimed
     """
 )
@@ -441,6 +442,53 @@ def release_dead(
             {"job": row.job_id, "execution": row.id},
         )
     return len(dead)
+
+
+_CUT_OFF: Final = text(
+    """
+    WITH cut AS (
+        UPDATE executions SET outcome = 'killed', error_type = :error_type, ended_xid = pg_current_xact_id()
+        WHERE outcome IS NULL AND host = :host AND node = :node AND pid = ANY(:pids)
+          AND (CAST(:only AS uuid) IS NULL OR job_id = :only)
+        RETURNING id, job_id
+    ), freed AS (
+        UPDATE jobs SET state = 'queued', lease_until = NULL, lease_execution_id = NULL,
+               next_publish_at = clock_timestamp() + make_interval(secs => :publish)
+        FROM cut WHERE jobs.id = cut.job_id AND jobs.lease_execution_id = cut.id
+        RETURNING jobs.id
+    )
+    SELECT cut.job_id FROM cut
+    """
+)
+
+
+def cut_off(
+    session: Session,
+    *,
+    host: str,
+    node: str,
+    pids: Sequence[int],
+    error_type: str,
+    publish_s: float,
+    only: uuid.UUID | None = None,
+) -> Sequence[uuid.UUID]:
+    """End the executions of these processes, which are dead, and free their jobs; answers the jobs.
+
+    Their worker calls it, who knows at once; whoever is not told finds out by ``release_dead`` or by the lease's end.
+    ``publish_s`` is how long the dispatcher leaves the job alone: a message that goes back to the queue by itself needs
+    no second one. What follows (another try, or none) is the next execution's to decide, with all that it needs for it.
+    """
+    rows = session.execute(
+        _CUT_OFF,
+        {
+            "host": host, "node": node, "pids": list(pids), "error_type": error_type, "publish": publish_s,
+            "only": only,
+        },
+    )  # fmt: skip
+    freed = rows.scalars().all()
+    if freed:
+        session.execute(text("SELECT pg_notify(:channel, '')"), {"channel": CHANNEL})
+    return freed
 
 
 _ROW: Final = (
