@@ -10,11 +10,11 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Final, TypeAlias
 
 from email_service.errors import ImapError
+from email_service.imap.values import RemoteFolder, RemoteMessage
 
 _REPLY_CHARACTERS_MAX: Final = 300
 #: RFC 6154 section 2 -> our names.
@@ -51,29 +51,6 @@ _CONTROL: Final = re.compile(r"[\x00-\x20\x7f]+")
 Value: TypeAlias = "bytes | list[Value] | None"
 #: What imaplib makes of a reply: text, or text and the literal after it.
 Piece: TypeAlias = bytes | tuple[bytes, bytes]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RemoteFolder:
-    """A folder that can be read."""
-
-    #: Decoded from modified UTF-7.
-    name: str
-    #: inbox, sent, drafts, trash, spam, archive or custom; no two have the same, custom excepted.
-    type: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class RemoteMessage:
-    """A message as it is on the server."""
-
-    uid: int
-    flags: tuple[str, ...]
-    #: When the server got it, in UTC; None if it says nothing readable.
-    internal_date: datetime | None
-    #: Of ``raw``: some servers' RFC822.SIZE is not.
-    size_bytes: int
-    raw: bytes = field(repr=False)
 
 
 def replies_of(pieces: Iterable[Piece | None]) -> Iterator[list[Piece]]:

@@ -11,14 +11,11 @@ import imaplib
 import ssl
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Final, Self
+from typing import Final
 
 from email_service.errors import ConnectError, ImapError, InvalidRequestError, MailServerError
 from email_service.imap.replies import (
-    RemoteFolder,
-    RemoteMessage,
     Value,
     decode_name,
     encode_name,
@@ -31,7 +28,8 @@ from email_service.imap.replies import (
     typed_folders,
     uid_set,
 )
-from email_service.imap.wire import ImapEndpoint, Wire, accepted, errors, log_in, span
+from email_service.imap.values import Batch, ImapEndpoint, Known, RemoteFolder, RemoteMessage, SyncToken
+from email_service.imap.wire import Wire, accepted, errors, log_in, span
 from email_service.signals import (
     IMAP_BYTES,
     IMAP_FOLDER,
@@ -51,44 +49,6 @@ _UIDS_AT_ONCE: Final = 500
 _LOGOUT_TIMEOUT_S: Final = 2.0
 _GONE: Final[Mapping[bytes, Value]] = {b"BODY[]": None}
 _ENCRYPTIONS: Final = ("none", "starttls", "tls")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SyncToken:
-    """How far a folder has been read."""
-
-    uidvalidity: int
-    #: All messages up to this UID have been handed out.
-    last_uid: int
-    #: Flags of those messages are at least as new as this; None where the server keeps none (RFC 7162).
-    highestmodseq: int | None
-
-    def to_json(self) -> dict[str, Any]:
-        """What the folder's row keeps."""
-        return {"uidvalidity": self.uidvalidity, "last_uid": self.last_uid, "highestmodseq": self.highestmodseq}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """The token of ``to_json``."""
-        return cls(
-            uidvalidity=int(data["uidvalidity"]),
-            last_uid=int(data["last_uid"]),
-            highestmodseq=None if data["highestmodseq"] is None else int(data["highestmodseq"]),
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """Some new messages, and the token that belongs into the commit of their rows."""
-
-    uidvalidity: int
-    #: Nothing is known of this UIDVALIDITY yet: rows of an earlier one name nothing. On the first batch alone.
-    reset: bool
-    #: By UID.
-    messages: tuple[RemoteMessage, ...]
-    token: SyncToken
-    #: Another batch follows.
-    more: bool
 
 
 @contextmanager
@@ -139,7 +99,7 @@ class ImapSession:
         self._wire_names = {decode_name(name): name for _, _, name in listed}
         return typed_folders(listed)
 
-    def changes_since(self, folder: str, token: SyncToken | None, *, batch: int = 100) -> Iterator[Batch]:
+    def changes_since(self, folder: str, token: SyncToken | None, known: Known, *, batch: int = 100) -> Iterator[Batch]:
         """What the folder holds beyond the token, oldest first: at least one batch, be it empty.
 
         Commit each batch's rows with its token before taking the next. A UIDVALIDITY other than the token's makes
@@ -149,17 +109,20 @@ class ImapSession:
             ImapError: the server refused, or broke off; ``transient`` says whether a retry may help.
         """
         uidvalidity, highestmodseq = self._examine(folder)
-        known = token if token is not None and token.uidvalidity == uidvalidity else None
-        last_uid = known.last_uid if known else 0
+        good = token if token is not None and token.uidvalidity == uidvalidity else None
+        last_uid = good.last_uid if good else 0
         # Flags that change later are not read yet: the token must not claim that they were.
-        modseq = known.highestmodseq if known else highestmodseq
+        modseq = good.highestmodseq if good else highestmodseq
         uids = self._search(last_uid)
-        reset = known is None
+        reset = good is None
         for group in self._groups(uids, batch) if uids else [[]]:
             yield Batch(
                 uidvalidity=uidvalidity,
                 reset=reset,
                 messages=self._fetch(folder, group) if group else (),
+                flags={},
+                vanished=(),
+                unreadable=(),
                 token=SyncToken(
                     uidvalidity=uidvalidity, last_uid=group[-1] if group else last_uid, highestmodseq=modseq
                 ),

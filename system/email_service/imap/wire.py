@@ -15,7 +15,6 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from io import BufferedReader
 from typing import Any, Final
 
@@ -24,8 +23,8 @@ from opentelemetry.trace import Span, SpanKind, StatusCode
 
 from email_service.errors import AuthenticationError, ConnectError, ImapError, MailServerError
 from email_service.imap.replies import NOT_QUOTABLE, quoted, readable
+from email_service.imap.values import ImapEndpoint
 from email_service.signals import ERROR_TYPE
-from email_service.vault import Secret
 
 #: A SEARCH reply of two million UIDs; a message, where no provider takes more than 50 MB in.
 _LINE_BYTES_MAX: Final = 16 * 1024 * 1024
@@ -50,18 +49,6 @@ _SOON: Final = re.compile(r"too many|try again|temporar|unavailable|authenticate
 _RESPONSE_CODE: Final = re.compile(r"\[([A-Z-]+)[\] ]")
 
 _TRACER: Final = trace.get_tracer("email_service.imap")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImapEndpoint:
-    """A server and an account on it."""
-
-    host: str
-    port: int
-    #: none, starttls or tls.
-    encryption: str
-    username: str
-    password: Secret
 
 
 class Wire(imaplib.IMAP4):

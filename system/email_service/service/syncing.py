@@ -108,7 +108,7 @@ def _begin(work: Work) -> imap.ImapEndpoint | None:
 def _sync_folder(work: Work, session: imap.ImapSession, remote: imap.RemoteFolder) -> int:
     folder_id, token = _folder(work, remote)
     count = 0
-    for batch in session.changes_since(remote.name, token, batch=BATCH):
+    for batch in session.changes_since(remote.name, token, lambda _first, _last: {}, batch=BATCH):
         _store(work, folder_id, remote, batch)
         count += len(batch.messages)
     return count

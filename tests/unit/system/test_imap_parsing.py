@@ -122,7 +122,7 @@ def test_neighbours_are_one_range():
 def test_a_token_survives_json(modseq):
     token = SyncToken(uidvalidity=7, last_uid=9, highestmodseq=modseq)
     assert SyncToken.from_json(token.to_json()) == token
-    assert token.to_json() == {"uidvalidity": 7, "last_uid": 9, "highestmodseq": modseq}
+    assert SyncToken.from_json({"uidvalidity": 7, "last_uid": 9, "highestmodseq": modseq}) == token
 
 
 # --- folders --------------------------------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ def opened(server, *, encryption="none", password=CANARY, timeout_s=5.0, tls=Non
 
 def changes(server, token=None, *, batch=100, name="INBOX", **options):
     with opened(server, **options) as mailbox:
-        return list(mailbox.changes_since(name, token, batch=batch))
+        return list(mailbox.changes_since(name, token, lambda _first, _last: {}, batch=batch))
 
 
 def token(last_uid, uidvalidity=7, highestmodseq=None):
@@ -125,7 +125,7 @@ def test_another_uidvalidity_resets_and_begins_at_the_beginning():
 def test_a_batch_is_fetched_when_it_is_asked_for_and_not_before():
     steps = (*folder(), *search(1, " 1 2"), *sizes("1:2", u1=1, u2=1), *fetch("1", body(1, b"a")), *LOGOUT)
     with ScriptedServer(*LOGIN, *steps) as server, opened(server) as mailbox:
-        batch = next(mailbox.changes_since("INBOX", None, batch=1))
+        batch = next(mailbox.changes_since("INBOX", None, lambda _first, _last: {}, batch=1))
     assert batch.token == token(1)
 
 
@@ -232,7 +232,7 @@ def test_a_folder_is_opened_by_the_name_that_the_server_gave_it():
         opened(server) as mailbox,
     ):
         (remote,) = mailbox.folders()
-        assert next(mailbox.changes_since(remote.name, None)).messages == ()
+        assert next(mailbox.changes_since(remote.name, None, lambda _first, _last: {})).messages == ()
 
 
 # --- errors ---------------------------------------------------------------------------------------------------------
@@ -370,7 +370,7 @@ def test_a_fetch_that_breaks_off_is_transient_and_gives_no_batch(steps):
     dialogue = (*LOGIN, *folder(), *search(1, " 1 2"), *sizes("1:2", u1=1, u2=1), "C: * UID FETCH*")
     taken = []
     with ScriptedServer(*dialogue, *steps) as server, pytest.raises(ImapError) as caught, opened(server) as mailbox:
-        taken.extend(mailbox.changes_since("INBOX", None))
+        taken.extend(mailbox.changes_since("INBOX", None, lambda _first, _last: {}))
     assert caught.value.transient
     assert taken == []
 
