@@ -281,6 +281,33 @@ def hold(session: Session, lease: Lease) -> None:
         raise LeaseLostError(f"job {lease.job_id}, execution {lease.ordinal}")
 
 
+_PROGRESS: Final = text(
+    """
+    UPDATE jobs SET result = :result, args = coalesce(:args, args)
+    WHERE id = :job AND lease_execution_id = :execution AND lease_until > clock_timestamp()
+    RETURNING 1
+    """
+).bindparams(bindparam("result", type_=JSONB), bindparam("args", type_=JSONB(none_as_null=True)))
+
+
+def progress(
+    session: Session, lease: Lease, result: Mapping[str, Any], *, args: Mapping[str, Any] | None = None
+) -> None:
+    """Fence as ``hold``, and tell how far the job is; ``args`` replaces its arguments by what is left to do.
+
+    For work that is committed in steps: the next execution goes on from the last of them.
+
+    Raises:
+        LeaseLostError: it ran out, or another execution has it.
+    """
+    values = {
+        "result": dict(result), "args": None if args is None else dict(args),
+        "job": lease.job_id, "execution": lease.execution_id,
+    }  # fmt: skip
+    if session.execute(_PROGRESS, values).one_or_none() is None:
+        raise LeaseLostError(f"job {lease.job_id}, execution {lease.ordinal}")
+
+
 _END: Final = """
     , ended AS (
         UPDATE executions SET ended_at = :ended, outcome = :execution_outcome, error_type = :error_type,
