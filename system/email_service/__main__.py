@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     _listen(api, 5000)
     api.add_argument("--workers", type=int, default=2, help="processes (default: 2)")
     worker = add("worker", _worker, "run tasks in prefork processes")
-    worker.add_argument("--concurrency", type=int, default=4, help="processes that run tasks (default: 4)")
+    worker.add_argument("--concurrency", type=int, default=None, help="processes (default: CELERYD_CONCURRENCY, or 4)")
     worker.add_argument("--node", default=None, help="the worker's name (default: MAIL_NODE, or mail@HOST)")
     worker.add_argument("--queues", default=None, help="comma separated (default: all)")
     _ready_file(worker)
@@ -66,6 +66,8 @@ def _parser() -> argparse.ArgumentParser:
     _ready_file(add("dispatcher", _dispatcher, "publish retries that are due and jobs that are overdue"))
     exporter = add("exporter", _exporter, "serve Prometheus metrics at /metrics")
     _listen(exporter, 9540)
+    settings = add("settings", _settings, "print every setting with its value, secrets as set or not set")
+    settings.add_argument("--markdown", action="store_true", help="print the table of the README instead")
     add("migrate", _migrate, "bring the database up to date, as its owner")
     tenant = add("tenant", _tenant, "make a tenant; one that exists is left as it is")
     tenant.add_argument("name", help="a-z, 0-9 and -, begins with a letter")
@@ -188,11 +190,13 @@ def _worker(arguments: argparse.Namespace) -> int:
     settings = settings_from()
     if arguments.node:
         settings = replace(settings, node=arguments.node)
+    if arguments.concurrency is not None:
+        settings = replace(settings, concurrency=arguments.concurrency)
     _telemetry("worker", settings)
     return worker.run(
         celery_for(settings),
-        lambda: _tools(settings, processes=arguments.concurrency),
-        concurrency=arguments.concurrency,
+        lambda: _tools(settings, processes=settings.concurrency),
+        concurrency=settings.concurrency,
         queues=arguments.queues,
         ready=lambda: _announce(arguments.ready_file, "worker", node=settings.node),
     )
@@ -244,6 +248,20 @@ def _exporter(arguments: argparse.Namespace) -> int:
 
     inputs = exporter.live_inputs(_tools(settings, processes=1).system, settings.broker_url, settings.host)
     exporter.serve(inputs, arguments.host, arguments.port, ready, stop)
+    return 0
+
+
+def _settings(arguments: argparse.Namespace) -> int:
+    from email_service import config
+
+    if arguments.markdown:
+        print(config.markdown())
+        return 0
+    rows = [("variable", "value", "from"), *config.shown(os.environ)]
+    widths = [max(len(row[k]) for row in rows) for k in range(2)]
+    for name, value, origin in rows:
+        print(f"{name:{widths[0]}}  {value:{widths[1]}}  {origin}")
+    settings_from()
     return 0
 
 

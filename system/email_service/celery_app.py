@@ -38,6 +38,8 @@ BEAT: Final = (
 )
 #: Redis hash of the running workers, read by the exporter: node -> JSON.
 WORKERS_KEY: Final = "mail:workers"
+#: Remote-control command that tells a worker's progress to the health check.
+PROGRESS_COMMAND: Final = "mail_progress"
 
 _STATIC: Final[dict[str, Any]] = {
     "task_default_queue": "periodic",
@@ -100,7 +102,7 @@ def celery_for(settings: Settings) -> MailCelery:
             "priority_steps": list(policy.PRIORITY_STEPS),
             "queue_order_strategy": "round_robin",
             # The last resort, above the hard limit and the longest backoff; the dispatcher recovers long before.
-            "visibility_timeout": max(1200 * settings.time_scale, hard_s + 60),
+            "visibility_timeout": settings.visibility_timeout_s,
             "unacked_restore_interval": 10,
             "unacked_restore_throttle": 1,
             "socket_timeout": 10,

@@ -45,7 +45,7 @@ STOP_GRACE_S: Final = 10.0
 TOOL_GRACE_S: Final = 1.0
 _WATCH_EVERY_S: Final = 0.05
 #: Variables of the user's that would change the service behind the rig's back (Celery prefers its own to any setting).
-_OURS: Final = ("MAIL_", "DATABASE_", "OTEL_", "CELERY_")
+_OURS: Final = ("MAIL_", "DATABASE_", "OTEL_", "CELERY", "TASK_", "WORKER_", "CREDENTIAL_")
 
 
 @dataclass(frozen=True, kw_only=True)
