@@ -126,6 +126,8 @@ class Lease:
     due_at: datetime
     started_at: datetime
     pss_before_bytes: int | None
+    #: What earlier executions told by ``progress``.
+    so_far: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,7 +257,7 @@ def lease(
         name=row.name, queue=row.queue, args=row.args, client_id=row.client_id, message_id=row.message_id,
         traceparent=row.traceparent, ordinal=row.executions, failures=row.failures, lost=row.lost,
         created_at=row.created_at, due_at=row.due_at, started_at=delivery.started_at,
-        pss_before_bytes=delivery.pss_before_bytes,
+        pss_before_bytes=delivery.pss_before_bytes, so_far=row.result,
     )  # fmt: skip
 
 
