@@ -55,6 +55,8 @@ ROOT_KIND: Final = "mail.root"
 SYNTHESISED: Final = "mail.synthesised"
 SMTP_REPLY_CODE: Final = "mail.smtp.reply_code"
 SMTP_RECIPIENTS: Final = "mail.smtp.recipients"
+#: Whether the session was kept from an earlier message.
+SMTP_REUSED: Final = "mail.smtp.reused"
 MAIL_SIZE_BYTES: Final = "mail.size_bytes"
 IMAP_FOLDER: Final = "mail.imap.folder"
 IMAP_MESSAGES: Final = "mail.imap.messages"

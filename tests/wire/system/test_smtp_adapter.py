@@ -2,7 +2,6 @@
 
 import base64
 import socket
-from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +11,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from scripted_server import ScriptedServer, client_context, server_context
 
-from email_service import message, smtp
+from email_service import smtp
 from email_service.errors import (
     AuthenticationError,
     ConnectError,
@@ -21,6 +20,7 @@ from email_service.errors import (
     InvalidRequestError,
     SmtpError,
 )
+from email_service.smtp import tracing
 from email_service.vault import Secret
 
 CANARY = "canary-9f3c"
@@ -45,7 +45,7 @@ def deliver(server, *, recipients=BOB, data=DATA, before_data=lambda _: None, en
     )
     return smtp.deliver(
         endpoint,
-        mail_from="ann@example.org",
+        mail_from=options.pop("mail_from", "ann@example.org"),
         recipients=recipients,
         data=data,
         before_data=before_data,
@@ -282,28 +282,38 @@ def test_a_line_break_in_an_address_never_reaches_a_server():
         deliver(nowhere(), recipients=("bob@example.org>\r\nrcpt TO:<eve@example.org",))
 
 
-def test_bcc_is_in_the_envelope_and_not_in_the_bytes():
-    outgoing = message.OutgoingMessage(
-        message_id="<1@example.org>",
-        date=datetime(2026, 1, 2, tzinfo=UTC),
-        mail_from="ann@example.org",
-        to=BOB,
-        bcc=("hidden@example.net",),
-        subject="x",
-        text="y",
-    )
-    steps = ("C: rcpt TO:<hidden@example.net>", "S: 250 ok", "C: DATA", "S: 354 go on", "DATA", "S: 250 ok")
-    with ScriptedServer(*ONE, *steps, *BYE) as server:
-        deliver(server, recipients=message.envelope_recipients(outgoing), data=message.build(outgoing))
-    assert b"hidden" not in server.messages[0].lower()
-    assert b"bcc" not in server.messages[0].lower()
+def test_an_address_beyond_ascii_fails_alone_on_a_server_without_smtputf8():
+    with ScriptedServer(*BODY, "S: 250 ok", *BYE) as server:
+        receipt = deliver(server, recipients=("jürgen@example.org", *BOB))
+    assert receipt.accepted == BOB
+    refusal = receipt.refused["jürgen@example.org"]
+    assert (refusal.reply_code, refusal.enhanced_code, refusal.transient) == (553, "5.6.7", False)
 
 
-def test_an_address_beyond_ascii_needs_smtputf8_and_says_so():
-    recipients = ("jürgen@example.org",)
-    with ScriptedServer(*LOGIN, "DEAF") as server, pytest.raises(SmtpError) as caught:
-        deliver(server, recipients=recipients)
+def test_nothing_is_said_of_a_message_whose_only_recipient_this_server_can_not_be_told():
+    with ScriptedServer(*LOGIN, *BYE) as server:
+        receipt = deliver(server, recipients=("jürgen@example.org",))
+    assert (receipt.accepted, list(receipt.refused)) == ((), ["jürgen@example.org"])
+
+
+def test_a_sender_beyond_ascii_needs_smtputf8():
+    with ScriptedServer(*LOGIN, "DEAF") as server, pytest.raises(SmtpError, match="SMTPUTF8") as caught:
+        deliver(server, mail_from="jürgen@example.org")
     assert (caught.value.transient, caught.value.definite) == (False, True)
+
+
+def test_a_header_that_names_addresses_beyond_ascii_is_made_anew_for_a_server_without_smtputf8():
+    utf8 = "To: jürgen@example.org, bob@example.org\r\n\r\nhello\r\n".encode()
+    other = b"To: bob@example.org\r\n\r\nhello\r\n"
+    with ScriptedServer(*BODY, "S: 250 ok", *BYE) as server:
+        deliver(server, recipients=("jürgen@example.org", *BOB), data=utf8, ascii_data=lambda: other)
+    assert server.messages == [other]
+    with ScriptedServer(*LOGIN, "DEAF") as server, pytest.raises(SmtpError, match="SMTPUTF8"):
+        deliver(server, data=utf8)
+
+
+def test_an_address_beyond_ascii_is_said_where_smtputf8_is_offered():
+    recipients = ("jürgen@example.org",)
     offers = (*HELLO[:3], "S: 250-SMTPUTF8", "S: 250-8BITMIME", *HELLO[4:], *LOGIN[5:])
     steps = ("C: mail*SMTPUTF8*", "S: 250 ok", "C: rcpt TO:<jürgen@*", "S: 250 ok", "C: DATA", "S: 354 go", "DATA")
     with ScriptedServer(*offers, *steps, "S: 250 ok", *BYE) as server:
@@ -382,7 +392,7 @@ def spans(monkeypatch):
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr(smtp, "_TRACER", provider.get_tracer("test"))
+    monkeypatch.setattr(tracing, "TRACER", provider.get_tracer("test"))
     return exporter
 
 
@@ -393,6 +403,7 @@ def test_a_delivery_is_told_in_spans_without_addresses_or_password(spans):
     assert [span.name for span in told] == ["smtp connect", "smtp auth", "smtp send"]
     assert dict(told[-1].attributes) == {
         "mail.smtp.recipients": 1,
+        "mail.smtp.reused": False,
         "mail.size_bytes": len(DATA),
         "mail.smtp.reply_code": 250,
     }
