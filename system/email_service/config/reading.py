@@ -25,6 +25,7 @@ PORT_MAX: Final = 65_535
 _SECRET_FILE_BYTES_MAX: Final = 65_536
 _LABEL: Final = r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?"
 _HOST: Final = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*")
+_DIGITS: Final = re.compile(r"[0-9]{1,9}")
 _RATE: Final = re.compile(r"[1-9]\d*\s*(/|per)\s*([1-9]\d*\s*)?(second|minute|hour|day)s?")
 _KEY_ID: Final = re.compile(r"[A-Za-z0-9._-]+")
 #: Scheme, whether there is a host, and how the path begins.
@@ -256,7 +257,7 @@ def allowed_host(entry: str) -> str:
     host, port = _host_and_port(entry.lower())
     if host.startswith("*.") and port:
         raise Refused(f"MAIL_ALLOWED_HOSTS has {entry!r}: a *.domain takes no port")
-    if port and not (port.isdecimal() and 0 < int(port) <= PORT_MAX):
+    if port and not 0 < int(port) <= PORT_MAX:
         raise Refused(f"MAIL_ALLOWED_HOSTS has {entry!r}: a port is a number from 1 to {PORT_MAX}")
     return f"{host}:{port}" if port else host
 
@@ -266,14 +267,14 @@ def _host_and_port(entry: str) -> tuple[str, str]:
         return str(ipaddress.ip_address(entry)), ""
     except ValueError:
         pass
-    bracketed = re.fullmatch(r"\[([0-9a-f:.]+)\](?::(.*))?", entry)
+    bracketed = re.fullmatch(r"\[([0-9a-f:.]+)\](?::([0-9]{1,9}))?", entry)
     try:
         if bracketed:
             return str(ipaddress.ip_address(bracketed[1])), bracketed[2] or ""
     except ValueError:
         pass
     host, colon, port = entry.partition(":")
-    if not _HOST.fullmatch(host.rstrip(".")) or (colon and not port):
+    if not _HOST.fullmatch(host.rstrip(".")) or (colon and not _DIGITS.fullmatch(port)):
         raise Refused(f"MAIL_ALLOWED_HOSTS has {entry!r}; an entry is {_HOST_FORMS}")
     return host.rstrip("."), port
 
