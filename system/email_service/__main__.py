@@ -113,11 +113,10 @@ def _telemetry(kind: str, settings: Settings) -> None:
 
 def _tools(settings: Settings, *, processes: int, threads: int = 2) -> Any:
     """This process's connections and keys. Pools are totals per worker in the settings, shared out here."""
-    from urllib.parse import unquote, urlsplit
-
     from email_service import telemetry
-    from email_service.blobs import DirectoryBlobs
+    from email_service.blobs import open_store
     from email_service.service.work import Tools
+    from email_service.smtp import Connections
     from email_service.tenancy import Database
     from email_service.vault import Vault
 
@@ -131,8 +130,9 @@ def _tools(settings: Settings, *, processes: int, threads: int = 2) -> Any:
         database=database,
         system=system,
         vault=Vault(settings.credential_keys, settings.credential_key_id),
-        blobs=DirectoryBlobs(Path(unquote(urlsplit(settings.blob_url).path))),
+        blobs=open_store(settings.blob_url),
         tls=_trust(settings),
+        smtp=Connections(idle_s=settings.smtp_idle_s),
         clock=lambda: datetime.now(UTC),
         pss_bytes=telemetry.pss_bytes,
     )

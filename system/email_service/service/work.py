@@ -11,8 +11,8 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from email_service import hosts
-from email_service.blobs import DirectoryBlobs
+from email_service import hosts, smtp
+from email_service.blobs import Blobs
 from email_service.config import Settings
 from email_service.errors import PermissionDeniedError
 from email_service.jobs import Ending, Lease
@@ -31,9 +31,11 @@ class Tools:
     #: As mail_system.
     system: Database
     vault: Vault
-    blobs: DirectoryBlobs
+    blobs: Blobs
     #: Trust for TLS to mail servers; None for the system's.
     tls: ssl.SSLContext | None
+    #: Sessions with SMTP servers that are kept between sends.
+    smtp: smtp.Connections
     clock: Callable[[], datetime]
     #: PSS of this process now, None where the system can't tell.
     pss_bytes: Callable[[], int | None]
