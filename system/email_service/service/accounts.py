@@ -1,17 +1,23 @@
-"""Clients and uploads: what a tenant has before it sends or reads. Called by the API."""
+"""Clients and uploads: what a tenant has before it sends or reads. Called by the API; sending takes its uploads here.
+
+A client that goes takes its rows with it, and its credential. Its work that waits is settled as failed; work that runs
+now may be in the middle of a delivery, so it is waited for: the deletion is refused until it has ended.
+"""
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import delete, select, text
 from sqlalchemy.orm import Session
 
-from email_service.blobs import DirectoryBlobs
+from email_service import jobs
+from email_service.blobs import Blobs
 from email_service.config import Settings
-from email_service.errors import InvalidRequestError
+from email_service.errors import InUseError, InvalidRequestError, NotFoundError
 from email_service.models import Credential, EmailAttachment, EmailClient, EmailFolder
 from email_service.service.work import check_host
 from email_service.tenancy import Scope
@@ -36,55 +42,99 @@ class NewClient:
     imap: Endpoint
     smtp: Endpoint
     username: str
-    password: Secret
-    sync_interval_s: int
+    #: A password, or with ``xoauth2`` an access token.
+    secret: Secret
+    auth: str = "password"
+    enabled: bool = True
+    sync_interval_s: int = 300
+    spam_check: bool = True
 
 
-def create_client(session: Session, scope: Scope, vault: Vault, settings: Settings, new: NewClient) -> EmailClient:
-    """Write the client, its sealed password and its sent folder; the caller commits.
+@dataclass(frozen=True, kw_only=True)
+class ClientChange:
+    """What is to change of a client; None leaves it."""
 
-    Raises:
-        HostNotAllowedError: one of the hosts is not on the operator's list.
-    """
-    for endpoint in (new.imap, new.smtp):
-        check_host(settings, endpoint.host, endpoint.port)
+    imap: Endpoint | None = None
+    smtp: Endpoint | None = None
+    secret: Secret | None = None
+    #: Columns: username, auth, enabled, sync_interval_s, spam_check.
+    plain: Mapping[str, Any]
+
+
+def create_client(session: Session, scope: Scope, vault: Vault, new: NewClient) -> EmailClient:
+    """Write the client, its sealed secret and its sent folder; the caller has checked the hosts, and commits."""
     credential_id = uuid.uuid4()
-    sealed = vault.seal(new.password.reveal(), tenant_id=scope.tenant_id, credential_id=str(credential_id))
     owner = {"tenant_id": scope.tenant_id, "user_id": scope.user_id}
-    session.add(
-        Credential(
-            id=credential_id,
-            key_id=sealed.key_id,
-            salt=sealed.salt,
-            nonce=sealed.nonce,
-            ciphertext=sealed.ciphertext,
-            **owner,
-        )
-    )
+    session.add(Credential(id=credential_id, **_sealed(vault, scope, credential_id, new.secret), **owner))
     session.flush()
     client = EmailClient(
         id=uuid.uuid4(),
         address=new.address,
-        imap_host=new.imap.host,
-        imap_port=new.imap.port,
-        imap_encryption=new.imap.encryption,
-        smtp_host=new.smtp.host,
-        smtp_port=new.smtp.port,
-        smtp_encryption=new.smtp.encryption,
         username=new.username,
+        auth=new.auth,
         credential_id=credential_id,
-        enabled=True,
+        enabled=new.enabled,
         sync_interval_s=new.sync_interval_s,
+        spam_check=new.spam_check,
+        **_endpoint("imap", new.imap),
+        **_endpoint("smtp", new.smtp),
         **owner,
     )
     session.add(client)
     session.flush()
     session.add(EmailFolder(id=uuid.uuid4(), client_id=client.id, name="Sent", type="sent", **owner))
+    session.flush()
+    session.refresh(client)
     return client
 
 
+def check_endpoints(settings: Settings, endpoints: Sequence[Endpoint | None]) -> None:
+    """Whether a client may name these servers. It may ask the name service: call it outside of a transaction.
+
+    Raises:
+        HostNotAllowedError: one of them is not on the operator's list, or not public.
+        ConnectError: one of them has no address.
+    """
+    for host, port in dict.fromkeys((e.host, e.port) for e in endpoints if e is not None):
+        check_host(settings, host, port)
+
+
+def update_client(session: Session, scope: Scope, vault: Vault, client: EmailClient, change: ClientChange) -> None:
+    """Change the client; the caller has checked the hosts, and commits.
+
+    The messages stay: whether another IMAP server holds the same folders is told by its UIDVALIDITY (RFC 9051 section
+    2.3.1.1), which each synchronisation looks at.
+    """
+    values = dict(change.plain)
+    for kind, endpoint in (("imap", change.imap), ("smtp", change.smtp)):
+        values |= _endpoint(kind, endpoint) if endpoint is not None else {}
+    for name, value in values.items():
+        setattr(client, name, value)
+    if change.secret is not None:
+        row = session.get_one(Credential, client.credential_id)
+        for name, value in _sealed(vault, scope, row.id, change.secret).items():
+            setattr(row, name, value)
+    session.flush()
+
+
+def delete_client(session: Session, scope: Scope, client: EmailClient) -> None:
+    """Remove the client, its folders, messages, attachments and credential, and settle its work; the caller commits.
+
+    The bytes of its attachments are left to the hourly cleanup, as other rows may hold the same.
+
+    Raises:
+        InUseError: a task of the client runs now.
+    """
+    if running := jobs.abandon(session, scope, client.id, error_type="client-deleted"):
+        raise InUseError(f"task {running} of this client runs now; it can be deleted once that has ended")
+    session.execute(delete(EmailClient).where(EmailClient.id == client.id, EmailClient.tenant_id == scope.tenant_id))
+    session.execute(
+        delete(Credential).where(Credential.id == client.credential_id, Credential.tenant_id == scope.tenant_id)
+    )
+
+
 def store_attachment(
-    session: Session, scope: Scope, blobs: DirectoryBlobs, *, filename: str, content_type: str, data: bytes
+    session: Session, scope: Scope, blobs: Blobs, *, filename: str, content_type: str, data: bytes
 ) -> EmailAttachment:
     """Keep an upload until a message names it; the bytes are stored before the row, so a row never lacks them."""
     ref = blobs.put(scope.tenant_id, data)
@@ -99,10 +149,43 @@ def store_attachment(
         sha256=bytes.fromhex(ref.sha256),
     )
     session.add(row)
+    session.flush()
     return row
 
 
-def owned_attachments(session: Session, scope: Scope, ids: list[uuid.UUID]) -> list[EmailAttachment]:
+def delete_attachment(session: Session, scope: Scope, attachment_id: uuid.UUID) -> None:
+    """Remove an upload; its bytes are left to the hourly cleanup. The caller commits.
+
+    Raises:
+        NotFoundError: there is no such upload; what belongs to a message goes with the message.
+        InUseError: a send that is not settled takes it along.
+    """
+    if task := session.execute(_TAKEN, {"id": str(attachment_id), **_owner(scope)}).scalar_one_or_none():
+        raise InUseError(f"task {task} sends it")
+    gone = session.execute(
+        delete(EmailAttachment)
+        .where(
+            EmailAttachment.id == attachment_id,
+            EmailAttachment.tenant_id == scope.tenant_id,
+            EmailAttachment.user_id == scope.user_id,
+            EmailAttachment.message_id.is_(None),
+        )
+        .returning(EmailAttachment.id)
+    ).all()
+    if not gone:
+        raise NotFoundError(f"upload {attachment_id}")
+
+
+# By way of the clients, as jobs are indexed by client and state.
+_TAKEN = text(
+    "SELECT j.id FROM email_clients c JOIN jobs j ON j.client_id = c.id "
+    "WHERE c.tenant_id = :tenant AND c.user_id = :user AND j.state IN ('queued', 'waiting', 'running') "
+    "AND (j.args -> 'attachment_ids' @> to_jsonb(CAST(:id AS text)) "
+    "OR j.args -> 'inline' @> jsonb_build_array(jsonb_build_object('attachment_id', CAST(:id AS text)))) LIMIT 1"
+)
+
+
+def owned_attachments(session: Session, scope: Scope, ids: Sequence[uuid.UUID]) -> list[EmailAttachment]:
     """The uploads with these ids, in their order.
 
     Raises:
@@ -125,3 +208,20 @@ def owned_attachments(session: Session, scope: Scope, ids: list[uuid.UUID]) -> l
         if attachment_id not in found:
             raise InvalidRequestError(f"attachment_ids: there is no upload {attachment_id}")
     return [found[attachment_id] for attachment_id in ids]
+
+
+def _owner(scope: Scope) -> dict[str, str]:
+    return {"tenant": scope.tenant_id, "user": scope.user_id}
+
+
+def _sealed(vault: Vault, scope: Scope, credential_id: uuid.UUID, secret: Secret) -> dict[str, Any]:
+    sealed = vault.seal(secret, tenant_id=scope.tenant_id, credential_id=str(credential_id))
+    return {"key_id": sealed.key_id, "salt": sealed.salt, "nonce": sealed.nonce, "ciphertext": sealed.ciphertext}
+
+
+def _endpoint(kind: str, endpoint: Endpoint) -> dict[str, Any]:
+    return {
+        f"{kind}_host": endpoint.host,
+        f"{kind}_port": endpoint.port,
+        f"{kind}_encryption": endpoint.encryption,
+    }
