@@ -20,6 +20,7 @@ user sees; the constructor's argument adds what was wrong, where, and what would
             ConnectError            no session could be opened: nothing was sent
             AuthenticationError     the server refused the credential
             ImapError               the IMAP server answered NO, BAD or BYE, or broke off
+                UidValidityError    a folder's UIDs name other messages by now
             SmtpError               the SMTP server answered 4xx or 5xx before it took the message
             DeliveryUnknownError    the connection broke between the final dot and its reply
         DatabaseError               PostgreSQL was away
@@ -136,6 +137,24 @@ class AuthenticationError(MailServerError):
 
 class ImapError(MailServerError):
     """The IMAP server refused a command or broke off."""
+
+    def __init__(
+        self,
+        detail: str = "",
+        *,
+        refused: bool = False,
+        transient: bool | None = None,
+        definite: bool | None = None,
+    ) -> None:
+        super().__init__(detail, transient=transient, definite=definite)
+        #: It answered NO or BAD: the session can go on.
+        self.refused = refused
+
+
+class UidValidityError(ImapError):
+    """The folder's UIDs name other messages by now; nothing was done."""
+
+    transient = False
 
 
 class SmtpError(MailServerError):

@@ -22,8 +22,14 @@ SPAN_SMTP_AUTH: Final = "smtp auth"
 SPAN_SMTP_SEND: Final = "smtp send"
 SPAN_IMAP_CONNECT: Final = "imap connect"
 SPAN_IMAP_LOGIN: Final = "imap login"
+SPAN_IMAP_LIST: Final = "imap list"
 SPAN_IMAP_SELECT: Final = "imap select"
+#: Flags and expunges of messages that are known.
+SPAN_IMAP_CHANGES: Final = "imap changes"
 SPAN_IMAP_FETCH: Final = "imap fetch"
+SPAN_IMAP_MOVE: Final = "imap move"
+SPAN_IMAP_EXPUNGE: Final = "imap expunge"
+SPAN_IMAP_CREATE: Final = "imap create"
 
 # --- attributes -----------------------------------------------------------------------------------------------------
 MESSAGING_SYSTEM: Final = "messaging.system"
