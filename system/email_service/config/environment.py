@@ -95,7 +95,7 @@ def _read(env: Mapping[str, str]) -> tuple[Settings, list[str]]:
 
 def _checked(reader: Reader, name: str, value: str | None, check: Callable[[str], _T]) -> Any:
     """The value once it is checked; None where there is none."""
-    return reader.take(name, lambda: check(value) if value else value, value)
+    return reader.take(name, lambda: check(value), None) if value else None
 
 
 def _stores(reader: Reader) -> dict[str, Any]:
@@ -125,7 +125,8 @@ def _blob_url(reader: Reader) -> str:
 def _keys(reader: Reader) -> dict[str, Any]:
     current = reader.text("MAIL_CREDENTIAL_KEY_ID")
     secret, old = reader.required("MAIL_TOKEN_SECRET"), reader.text("MAIL_CREDENTIAL_KEYS_OLD")
-    old_keys = reader.take("MAIL_CREDENTIAL_KEYS_OLD", lambda: reading.old_keys(old, current), {})
+    nothing: dict[str, bytes] = {}
+    old_keys = reader.take("MAIL_CREDENTIAL_KEYS_OLD", lambda: reading.old_keys(old, current), nothing)
     key = _checked(reader, _KEY, reader.required(_KEY), lambda value: reading.key(_KEY, value))
     return {
         "credential_keys": {**old_keys, current: key},
