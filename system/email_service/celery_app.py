@@ -30,6 +30,8 @@ _log = logging.getLogger(__name__)
 
 #: Writes what belongs to a job in the job's own transaction.
 Write = Callable[[Session], None]
+#: Reads what a job is made of, in the job's own transaction.
+Plan = Callable[[Session], NewJob]
 
 #: Beat's table: entry, task, interval in seconds before scaling.
 BEAT: Final = (
@@ -138,30 +140,39 @@ def _keep_logging(**_: Any) -> None:
     """Celery leaves logging alone once this signal has a receiver: ``telemetry.configure`` has set it up."""
 
 
-def submit(app: MailCelery, database: Database, scope: Scope, job: NewJob, write: Write | None = None) -> Enqueued:
+def submit(
+    app: MailCelery, database: Database, scope: Scope, job: NewJob | Plan, write: Write | None = None
+) -> Enqueued:
     """Write a job, and what belongs to it, in one commit; then publish its message: the fast way.
 
-    A broker that does not take the message changes nothing: the row is there, and the dispatcher publishes it after
-    the grace. Called by the API and by the fan-out.
+    A plan reads in the same transaction what the job is made of, so that a request is one transaction. A broker that
+    does not take the message changes nothing: the row is there, and the dispatcher publishes it after the grace.
+    Called by the API and by the fan-out.
 
     Raises:
         ConflictError: the job's idempotency key was used with another request.
         DatabaseError: nothing was written.
     """
-    queue = policy.TASKS[job.name].queue
-    with telemetry.publish_span(
-        queue, str(job.id), job.name, tenant_id=scope.tenant_id, kind="producer", parent=None, link=None, root_kind=None
-    ) as span:
-        traceparent = telemetry.traceparent(span)
-        with database.session(scope) as session:
-            enqueued = jobs.enqueue(
-                session, scope, replace(job, traceparent=traceparent), time_scale=app.settings.time_scale
-            )
+    with database.session(scope) as session:
+        made = job(session) if callable(job) else job
+        queue = policy.TASKS[made.name].queue
+        with telemetry.publish_span(
+            queue,
+            str(made.id),
+            made.name,
+            tenant_id=scope.tenant_id,
+            kind="producer",
+            parent=None,
+            link=None,
+            root_kind=None,
+        ) as span:
+            made = replace(made, traceparent=telemetry.traceparent(span))
+            enqueued = jobs.enqueue(session, scope, made, time_scale=app.settings.time_scale)
             if enqueued.created and write is not None:
                 write(session)
             session.commit()
-        if enqueued.created:
-            _send_or_leave(app, _first_message(scope, job, queue, traceparent))
+            if enqueued.created:
+                _send_or_leave(app, _first_message(scope, made, queue, made.traceparent))
     return enqueued
 
 

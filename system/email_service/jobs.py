@@ -196,6 +196,57 @@ def _earlier(session: Session, scope: Scope, job: NewJob, request_sha256: bytes 
     return Enqueued(id=row.id, message_id=row.message_id, created=False)
 
 
+def keyed(session: Session, scope: Scope, keys: Sequence[str]) -> list[tuple[uuid.UUID, uuid.UUID | None]]:
+    """Id and client of the jobs that these idempotency keys made, in the keys' order."""
+    rows = session.execute(
+        text(
+            "SELECT id, client_id FROM jobs WHERE tenant_id = :tenant AND user_id = :user "
+            "AND idempotency_key = ANY(:keys) ORDER BY array_position(:keys, idempotency_key)"
+        ),
+        {"tenant": scope.tenant_id, "user": scope.user_id, "keys": list(keys)},
+    )
+    return [(row.id, row.client_id) for row in rows]
+
+
+_ABANDON: Final = text(
+    """
+    WITH dropped AS (
+        UPDATE recipients SET state = 'failed', updated_at = clock_timestamp()
+        WHERE job_id = ANY(:ids) AND state = 'queued'
+    )
+    UPDATE jobs SET error_type = :error_type, finished_at = clock_timestamp(), next_publish_at = NULL,
+           lease_until = NULL, lease_execution_id = NULL, settled_xid = pg_current_xact_id(),
+           state = CASE WHEN reached THEN 'succeeded' ELSE 'failed' END,
+           outcome = CASE WHEN reached THEN 'partial' ELSE 'failed' END
+    FROM (
+        SELECT i.id, EXISTS (SELECT 1 FROM recipients r WHERE r.job_id = i.id AND r.state = 'sent') AS reached
+        FROM unnest(CAST(:ids AS uuid[])) AS i(id)
+    ) AS waiting
+    WHERE jobs.id = waiting.id
+    """
+)
+
+
+def abandon(session: Session, scope: Scope, client_id: uuid.UUID, *, error_type: str) -> uuid.UUID | None:
+    """Settle all work of a client that waits; if some of it runs now, settle none and answer one that does.
+
+    What waits has nobody between DATA and its reply: an execution that ends takes ``transmitting`` back or settles it.
+    """
+    rows = session.execute(
+        text(
+            "SELECT id, state FROM jobs WHERE client_id = :client AND tenant_id = :tenant AND user_id = :user "
+            "AND state IN ('queued', 'waiting', 'running') FOR UPDATE"
+        ),
+        {"client": client_id, "tenant": scope.tenant_id, "user": scope.user_id},
+    ).all()
+    if running := [row.id for row in rows if row.state == "running"]:
+        found: uuid.UUID = running[0]
+        return found
+    if rows:
+        session.execute(_ABANDON, {"ids": [row.id for row in rows], "error_type": error_type})
+    return None
+
+
 def adopt(session: Session, scope: Scope, job: NewJob, *, time_scale: float) -> None:
     """Write the row of a task that beat published without one; a second copy of its message changes nothing."""
     session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:id, 0))"), {"id": str(job.id)})
@@ -594,9 +645,11 @@ def _cursor(after: str | None) -> tuple[str, uuid.UUID]:
     if not after:
         return "0", uuid.UUID(int=0)
     try:
-        xid, last = json.loads(base64.urlsafe_b64decode(after.encode()))
-        return str(int(xid)), uuid.UUID(last)
-    except (ValueError, TypeError, binascii.Error, AttributeError) as err:
+        token, last = json.loads(base64.urlsafe_b64decode(after.encode()))
+        xid = int(token)
+        xid.to_bytes(8, "big")  # raises where PostgreSQL's xid8 would
+        return str(xid), uuid.UUID(last)
+    except (ValueError, TypeError, ArithmeticError, binascii.Error, AttributeError, RecursionError) as err:
         raise InvalidRequestError("after: use the cursor of the last answer, or leave it out") from err
 
 
