@@ -163,8 +163,11 @@ class MailTask(Task):  # type: ignore[misc]  # Celery ships no types
 _PREFIX: Final = "email_service.tasks."
 
 
-def register(app: MailCelery, runtime: Callable[[], Runtime]) -> None:
-    """Add the tasks to an application; ``runtime`` is called in the worker process, at each task."""
+def register(app: MailCelery, runtime: Callable[[], Runtime], *, request: type) -> None:
+    """Add the tasks to an application.
+
+    ``runtime`` is called in the worker process, at each task; ``request`` is what a message is in the main process.
+    """
     for name, use_case in _USE_CASES.items():
         rule = policy.TASKS[_PREFIX + name]
         task = type(
@@ -176,6 +179,7 @@ def register(app: MailCelery, runtime: Callable[[], Runtime]) -> None:
                 "name": rule.name,
                 "max_retries": rule.max_retries,
                 "default_retry_delay": policy.BACKOFF_BASE_S,
+                "Request": request,
                 "use_case": staticmethod(use_case),
                 "runtime": staticmethod(runtime),
                 "run": lambda self, **kwargs: self(**kwargs),

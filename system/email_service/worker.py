@@ -1,11 +1,19 @@
 """The Celery worker as a process: what runs in the main process, what in each child, and in which order.
 
 The main process opens no database pool that a child could inherit; a child makes its tools once, after its fork.
+
+Stopping: SIGTERM takes no more messages and lets the running tasks end; the worker is gone with the last of them. What
+has not ended after MAIL_SOFT_SHUTDOWN_S, or at a second signal, is cut off and put back: its message returns to the
+queue and its execution ends as ``shutdown``, which the job is not blamed for. Celery's own soft shutdown sleeps its
+whole time in a signal handler, however soon the tasks end, and acknowledges none of them meanwhile (celery 5.7,
+WorkController.wait_for_soft_shutdown): hence the alarm here. Exit codes: 0, or 1 if something was cut off.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import gc
 import json
 import logging
 import os
@@ -17,10 +25,18 @@ from typing import Any, Final
 
 import psutil
 import redis
-from celery.signals import worker_process_init, worker_process_shutdown, worker_ready, worker_shutdown
+from celery.signals import (
+    worker_before_create_process,
+    worker_process_init,
+    worker_process_shutdown,
+    worker_ready,
+    worker_shutting_down,
+)
+from celery.worker import state as celery_state
+from celery.worker.control import inspect_command
 
-from email_service import jobs, tasks, telemetry
-from email_service.celery_app import WORKERS_KEY, MailCelery
+from email_service import jobs, losses, policy, tasks, telemetry
+from email_service.celery_app import PROGRESS_COMMAND, WORKERS_KEY, MailCelery
 from email_service.config import Settings
 from email_service.errors import DatabaseError
 from email_service.service.work import Tools
@@ -30,6 +46,8 @@ _log = logging.getLogger(__name__)
 
 #: Two readings of one process's start may differ by the clock's tick and by a correction of the boot time.
 START_TOLERANCE_NS: Final = 2_000_000_000
+#: How long a child that was told to end may take before it is killed.
+KILL_AFTER_S: Final = 5.0
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -70,19 +88,16 @@ def run(
         telemetry.shutdown()
 
     def on_ready(**_: Any) -> None:
-        _register(app, concurrency)
+        _register(app, concurrency, queues)
         ready()
 
-    def on_stop(**_: Any) -> None:
-        _unregister(app)
-        telemetry.shutdown()
-
-    tasks.register(app, this_process)
+    tasks.register(app, this_process, request=losses.JobRequest)
     telemetry.connect_worker_signals(app.settings.node)
+    worker_before_create_process.connect(_share_memory, weak=False)
     worker_process_init.connect(on_child_start, weak=False)
     worker_process_shutdown.connect(on_child_stop, weak=False)
     worker_ready.connect(on_ready, weak=False)
-    worker_shutdown.connect(on_stop, weak=False)
+    worker_shutting_down.connect(_Stopping(app.settings.soft_shutdown_s).told, weak=False)
     _void_dead_leases(make_tools, app.settings)
     worker = app.Worker(
         hostname=app.settings.node,
@@ -95,8 +110,69 @@ def run(
         without_gossip=True,
         without_mingle=True,
     )
-    worker.start()
-    return int(worker.exitcode or 0)
+    try:
+        worker.start()
+    finally:
+        # Not on a signal of Celery's: it sends none when it is stopped hard.
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        _kill_children()
+        cut = losses.put_back(app.settings, alive)
+        _unregister(app)
+        telemetry.shutdown()
+    return 1 if cut else int(worker.exitcode or 0)
+
+
+class _Stopping:
+    """What follows a signal to stop. Everything here runs inside signal handlers: no lock, no thread, no output."""
+
+    def __init__(self, soft_shutdown_s: float) -> None:
+        self._soft_shutdown_s = soft_shutdown_s
+        self._warm = False
+
+    def told(self, how: str, **_: Any) -> None:
+        """Celery's handler has begun: Warm waits for the running tasks, Cold ends them."""
+        if how == "Warm" and not self._warm:
+            self._warm = True
+            self._alarm(self._soft_shutdown_s, _go_cold)
+        elif how == "Warm":
+            _go_cold()
+        else:
+            self._alarm(KILL_AFTER_S, _kill_children)
+
+    @staticmethod
+    def _alarm(after_s: float, act: Callable[..., None]) -> None:
+        signal.signal(signal.SIGALRM, act)
+        # Zero would switch it off.
+        signal.setitimer(signal.ITIMER_REAL, max(after_s, 0.001))
+
+
+def _go_cold(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGQUIT)
+
+
+def _kill_children(*_: object) -> None:
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+
+
+def _share_memory(**_: Any) -> None:
+    """Before a fork: what is here now is not looked at by the collector again, so that its pages stay shared."""
+    # What an earlier fork has frozen may be garbage by now.
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+
+
+@inspect_command(name=PROGRESS_COMMAND)  # type: ignore[untyped-decorator]  # Celery ships no types
+def _progress(_state: Any) -> dict[str, int]:
+    """For the health check: tasks begun since the start, running now, and held without running."""
+    active = len(celery_state.active_requests)
+    return {
+        "begun": int(celery_state.all_total_count[0]),
+        "active": active,
+        "held": max(0, len(celery_state.reserved_requests) - active),
+    }
 
 
 def _die_with_parent() -> None:
@@ -124,14 +200,15 @@ def _void_dead_leases(make_tools: Callable[[], Tools], settings: Settings) -> No
         tools.system.dispose()
 
 
-def _register(app: MailCelery, concurrency: int) -> None:
-    """Tell the exporter where this worker is."""
+def _register(app: MailCelery, concurrency: int, queues: str | None) -> None:
+    """Tell the exporter and the health check what this worker is."""
     facts = {
         "pid": os.getpid(),
         "host": app.settings.host,
         "started_ns": int(psutil.Process().create_time() * 1e9),
         "ready_ns": time.time_ns(),
         "concurrency": concurrency,
+        "queues": queues.split(",") if queues else list(policy.QUEUES),
         "children": [child.pid for child in psutil.Process().children()],
     }
     _registry(app, lambda client: client.hset(WORKERS_KEY, app.settings.node, json.dumps(facts)))
