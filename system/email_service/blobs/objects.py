@@ -9,10 +9,12 @@ and is put again. Whichever comes first, one of the two sees the other.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from os import environ
 from typing import Any, BinaryIO, Final, TypeVar
 
@@ -37,6 +39,10 @@ _HELD_S: Final = 30.0
 _STALE: Final = timedelta(seconds=90)
 _POLL_S: Final = 0.2
 _DISCARD_BATCH: Final = 100
+_STATUS: Final = re.compile(r"status code: (\d{3})")
+#: Refusals that say: not now.
+_LATER: Final = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
+_ELSEWHERE: Final = "the bucket is in another region: set AWS_REGION"
 #: The variables that name the server, the more special first.
 _ENDPOINTS: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 
@@ -276,4 +282,15 @@ def _server_errors() -> Iterator[None]:
     except (exceptions.InvalidPathError, exceptions.NotSupportedError) as err:
         raise BlobError(f"the object store can't do this ({type(err).__name__})") from None
     except exceptions.BaseError as err:
-        raise BlobError(f"the object store did not answer ({type(err).__name__})", transient=True) from None
+        raise _judged(str(err)) from None
+
+
+def _judged(words: str) -> BlobError:
+    """What the library sorts into no kind: its text alone says what the server answered."""
+    status = _STATUS.search(words)
+    if status is None:
+        redirected = "redirect" in words.partition("\n")[0]
+        return BlobError(_ELSEWHERE if redirected else "the object store did not answer", transient=not redirected)
+    code = int(status[1])
+    refused = HTTPStatus.BAD_REQUEST <= code < HTTPStatus.INTERNAL_SERVER_ERROR and code not in _LATER
+    return BlobError(f"the object store answered {code}", transient=not refused)
