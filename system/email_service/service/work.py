@@ -88,6 +88,24 @@ def owned_client(session: Session, scope: Scope, client_id: uuid.UUID | None) ->
     return client
 
 
+def owned_address(session: Session, scope: Scope, client_id: uuid.UUID) -> str:
+    """The address of the client, if the scope owns it: all that an accepted request needs, without making an object.
+
+    Raises:
+        PermissionDeniedError: it does not, or there is none.
+    """
+    address = session.execute(
+        select(EmailClient.address).where(
+            EmailClient.id == client_id,
+            EmailClient.tenant_id == scope.tenant_id,
+            EmailClient.user_id == scope.user_id,
+        )
+    ).scalar_one_or_none()
+    if address is None:
+        raise PermissionDeniedError(f"e-mail client {client_id}")
+    return address
+
+
 def password_of(session: Session, vault: Vault, client: EmailClient) -> Secret:
     """Unseal the client's password.
 
