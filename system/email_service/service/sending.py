@@ -3,56 +3,49 @@
 Per recipient: ``queued`` -> ``transmitting`` (committed right before DATA) -> ``sent``, ``failed`` or ``unknown``.
 Rule 1: only ``queued`` recipients are ever offered to the server. Rule 2: who is ``transmitting`` when an execution
 begins was left so by one that died between DATA and its reply: ``unknown``, and never sent again. Rule 3: an error that
-is definite (errors.py) puts ``transmitting`` back; only an indefinite one leaves ``unknown``.
+is definite (errors.py) puts ``transmitting`` back; only an indefinite one leaves ``unknown``. Rule 4: rows are written
+only while the lease is ours: a process that was frozen past it changes nothing when it thaws. Rule 5: what the server
+said is known to this process alone, so it is not given up because the database is away for a moment.
+Rows are read and written by ``send_rows``. Called by the API (``add_recipients``) and by tasks.
 """
 
 from __future__ import annotations
 
+import logging
+import threading
+import time
 import uuid
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Final, TypeVar
 
-from sqlalchemy import func, select, text, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import StatementError
 from sqlalchemy.orm import Session
 
 from email_service import jobs, message, smtp
-from email_service.errors import DeliveryUnknownError, MailServerError, SmtpError
-from email_service.models import EmailFolder, EmailMessage, Recipient
+from email_service.errors import (
+    BlobError,
+    DatabaseError,
+    DeliveryUnknownError,
+    InvalidRequestError,
+    LeaseLostError,
+    PermissionDeniedError,
+    SmtpError,
+)
+from email_service.service import send_rows
 from email_service.service.accounts import owned_attachments
-from email_service.service.work import Settled, Work, check_host, owned_client, password_of
-from email_service.tenancy import Scope
-from email_service.vault import Secret
+from email_service.service.send_rows import File, Order, Outcome, add_recipients
+from email_service.service.work import Settled, Work, check_host
+from email_service.vault import SealedCredential
 
+__all__ = ["add_recipients", "give_up_send", "send_message"]
 
-@dataclass(frozen=True, kw_only=True)
-class _Order:
-    """All that a delivery needs, read in one transaction."""
-
-    client_id: uuid.UUID
-    mail_from: str
-    host: str
-    port: int
-    encryption: str
-    username: str
-    password: Secret
-    recipients: list[Recipient]
-    attachments: list[tuple[str, str, str]]
-
-    def with_role(self, role: str) -> tuple[str, ...]:
-        """Addresses with a role, whatever became of them: headers name all."""
-        return tuple(r.address for r in self.recipients if r.role == role)
-
-
-def add_recipients(session: Session, scope: Scope, job_id: uuid.UUID, roles: Iterable[tuple[str, list[str]]]) -> None:
-    """Write a recipient row per address; one that is named twice keeps its first role."""
-    rows: dict[str, dict[str, Any]] = {}
-    for role, addresses in roles:
-        for address in addresses:
-            rows.setdefault(address, {"job_id": job_id, "address": address, "tenant_id": scope.tenant_id, "role": role})
-    session.execute(insert(Recipient), list(rows.values()))
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+#: Between two tries while the database is away.
+_PAUSE_S: Final = 0.1
+#: What a job's row says of its error type, by the state that the job ends in.
+_ERROR_TYPES: Final = {"failed": "smtp", "unknown": "delivery-unknown"}
 
 
 def send_message(work: Work) -> Settled:
@@ -63,198 +56,291 @@ def send_message(work: Work) -> Settled:
         MailServiceError: nothing was sent; its ``transient`` says whether a retry may help.
     """
     order = _load(work)
-    pending = [r.address for r in order.recipients if r.state == "queued"]
-    if not pending:
-        return _settle(work)
-    data = message.build(_outgoing(work, order))
-    endpoint = smtp.SmtpEndpoint(
+    if not order.with_state("queued"):
+        return _settle(work, order, {})
+    outgoing = _outgoing(work, order)
+    endpoint = _endpoint(work, order)
+    data = message.build(outgoing)
+    while True:
+        outcomes = _attempt(work, order, endpoint, outgoing, data)
+        if not _has_more(outcomes):
+            return _settle(work, order, outcomes, data=data)
+        # RFC 5321 section 4.5.3.1.10: who did not fit into this transaction is offered the next one at once.
+        changed = order.after(outcomes)
+        _insist(work, lambda order=order, outcomes=outcomes: _keep(work, order, outcomes, data))  # type: ignore[misc]
+        order = changed
+
+
+def give_up_send(work: Work, error_type: str, error_detail: str | None = None) -> Settled:
+    """Settle a send that will not be tried again: who was not reached has failed."""
+
+    def change() -> Settled:
+        with work.tools.database.session(work.lease.scope) as session:
+            send_rows.give_up(session, work.lease)
+            states = send_rows.states(session, work.lease.job_id)
+            settled = _finish(session, work, states, error_type=error_type, error_detail=error_detail)
+            session.commit()
+        return settled
+
+    return _insist(work, change)
+
+
+# --- before -----------------------------------------------------------------------------------------------------------
+
+
+def _load(work: Work) -> Order:
+    lease = work.lease
+    with work.tools.database.session(lease.scope) as session:
+        order = send_rows.load(session, lease)
+        if order is None:
+            raise PermissionDeniedError(f"e-mail client {lease.client_id}")
+        if not order.enabled:
+            raise InvalidRequestError(f"e-mail client {lease.client_id} is disabled")
+        if order.with_state("transmitting"):
+            send_rows.lose_transmitting(session, lease)
+            session.commit()
+            order = order.after({a: Outcome(state="unknown") for a in order.with_state("transmitting")})
+        ids = [uuid.UUID(each) for each in lease.args["attachment_ids"]]
+        shown = {uuid.UUID(each["attachment_id"]): each["content_id"] for each in lease.args.get("inline") or ()}
+        rows = owned_attachments(session, lease.scope, [*ids, *shown])
+    return replace(order, files=tuple(File.of(row, content_id=shown.get(row.id)) for row in rows))
+
+
+def _endpoint(work: Work, order: Order) -> smtp.SmtpEndpoint:
+    sealed = SealedCredential(key_id=order.key_id, salt=order.salt, nonce=order.nonce, ciphertext=order.ciphertext)
+    tenant_id = work.lease.scope.tenant_id
+    return smtp.SmtpEndpoint(
         host=order.host,
         port=order.port,
         encryption=order.encryption,
         username=order.username,
-        password=order.password,
+        password=work.tools.vault.unseal(sealed, tenant_id=tenant_id, credential_id=str(order.credential_id)),
+        auth=order.auth,
+        addresses=check_host(work.tools.settings, order.host, order.port),
     )
-    try:
-        receipt = smtp.deliver(
-            endpoint,
-            mail_from=order.mail_from,
-            recipients=tuple(pending),
-            data=data,
-            before_data=_transmitting(work),
-            timeout_s=work.tools.settings.mail_timeout_s,
-        )
-    except DeliveryUnknownError:
-        return _settle(work, lambda session: _move(session, work, "transmitting", "unknown", None))
-    except MailServerError as err:
-        _take_back(work, err)
-        raise
-    return _settle(work, lambda session: _record(session, work, order, receipt, size_bytes=len(data)))
 
 
-def give_up_send(work: Work, error_type: str) -> Settled:
-    """Settle a send that will not be tried again: who was not reached has failed."""
-
-    def change(session: Session) -> None:
-        _move(session, work, "transmitting", "unknown", None)
-        _move(session, work, "queued", "failed", None)
-
-    return _settle(work, change, error_type=error_type)
-
-
-def _load(work: Work) -> _Order:
-    lease, tools = work.lease, work.tools
-    with tools.database.session(lease.scope) as session:
-        left = update(Recipient).where(Recipient.job_id == lease.job_id, Recipient.state == "transmitting")
-        session.execute(left.values(state="unknown", updated_at=func.clock_timestamp()))
-        client = owned_client(session, lease.scope, lease.client_id)
-        check_host(tools.settings, client.smtp_host, client.smtp_port)
-        ids = [uuid.UUID(i) for i in lease.args["attachment_ids"]]
-        order = _Order(
-            client_id=client.id,
-            mail_from=client.address,
-            host=client.smtp_host,
-            port=client.smtp_port,
-            encryption=client.smtp_encryption,
-            username=client.username,
-            password=password_of(session, tools.vault, client),
-            recipients=list(_recipients(session, lease.job_id)),
-            attachments=[
-                (a.filename, a.content_type, a.blob_key) for a in owned_attachments(session, lease.scope, ids)
-            ],
-        )
-        session.commit()
-        return order
-
-
-def _recipients(session: Session, job_id: uuid.UUID) -> Iterable[Recipient]:
-    # In the order of the request, so that a rebuilt message is the same message.
-    order = text("array_position(ARRAY['to', 'cc', 'bcc'], role), address")
-    return session.scalars(select(Recipient).where(Recipient.job_id == job_id).order_by(order))
-
-
-def _outgoing(work: Work, order: _Order) -> message.OutgoingMessage:
+def _outgoing(work: Work, order: Order) -> message.OutgoingMessage:
     args = work.lease.args
+    contents = [(file, _content(work, file)) for file in order.files]
     return message.OutgoingMessage(
         message_id=work.lease.message_id or "",
         date=work.lease.created_at,
         mail_from=order.mail_from,
+        from_name=args.get("from_name"),
+        reply_to=tuple(args.get("reply_to") or ()),
         to=order.with_role("to"),
         cc=order.with_role("cc"),
         bcc=order.with_role("bcc"),
+        in_reply_to=args.get("in_reply_to"),
+        references=tuple(args.get("references") or ()),
         subject=args["subject"],
         text=args["text"],
         html=args["html"],
+        inline=tuple(
+            message.InlinePart(
+                content_id=file.content_id, filename=file.filename, content_type=file.content_type, data=data
+            )
+            for file, data in contents
+            if file.content_id is not None
+        ),
         attachments=tuple(
-            (name, content_type, work.tools.blobs.get(key, work.lease.scope.tenant_id))
-            for name, content_type, key in order.attachments
+            (file.filename, file.content_type, data) for file, data in contents if file.content_id is None
         ),
     )
 
 
-def _transmitting(work: Work) -> Callable[[tuple[str, ...]], None]:
+def _content(work: Work, file: File) -> bytes:
+    try:
+        return work.tools.blobs.get(file.blob_key, work.lease.scope.tenant_id)
+    except BlobError as err:
+        detail = f"attachment {file.upload_id} ({file.filename!r}): {err.detail}"
+        raise BlobError(detail, transient=err.transient) from err
+
+
+def _in_ascii(outgoing: message.OutgoingMessage) -> bytes:
+    """The message without the addresses that can't be written without SMTPUTF8: such a server can't reach them."""
+    return message.build(
+        replace(
+            outgoing,
+            to=tuple(filter(str.isascii, outgoing.to)),
+            cc=tuple(filter(str.isascii, outgoing.cc)),
+            reply_to=tuple(filter(str.isascii, outgoing.reply_to)),
+        )
+    )
+
+
+# --- the server -------------------------------------------------------------------------------------------------------
+
+
+def _attempt(
+    work: Work, order: Order, endpoint: smtp.SmtpEndpoint, outgoing: message.OutgoingMessage, data: bytes
+) -> dict[str, Outcome]:
+    """One transaction with the server: what became of whom; who is not named still waits."""
+    tools = work.tools
+    transmitting: list[str] = []
+
     def before_data(accepted: tuple[str, ...]) -> None:
-        with work.tools.database.session(work.lease.scope) as session:
-            jobs.hold(session, work.lease)
-            session.execute(_change(work, accepted, "transmitting", None))
+        transmitting.extend(accepted)
+        with tools.database.session(work.lease.scope) as session:
+            send_rows.begin_transmission(session, work.lease, accepted)
             session.commit()
 
-    return before_data
+    try:
+        receipt = smtp.deliver(
+            endpoint,
+            mail_from=order.mail_from,
+            recipients=order.with_state("queued"),
+            data=data,
+            ascii_data=lambda: _in_ascii(outgoing),
+            before_data=before_data,
+            timeout_s=tools.settings.mail_timeout_s,
+            tls=tools.tls,
+            connections=tools.smtp,
+        )
+    except DeliveryUnknownError as err:
+        return {address: Outcome(state="unknown", reply_text=err.detail) for address in transmitting}
+    except Exception as err:
+        # Whatever it is: deliver says that the server does not have the message.
+        outcome = _taken_back(err)
+        _insist(work, lambda: _take_back(work, outcome))
+        raise
+    return _outcomes(receipt)
 
 
-def _change(work: Work, addresses: Iterable[str], state: str, reply_code: int | None) -> Any:
-    return (
-        update(Recipient)
-        .where(Recipient.job_id == work.lease.job_id, Recipient.address.in_(list(addresses)))
-        .values(state=state, reply_code=reply_code, updated_at=func.clock_timestamp())
-        .execution_options(synchronize_session=False)
-    )
+def _outcomes(receipt: smtp.Receipt) -> dict[str, Outcome]:
+    sent = Outcome(state="sent", reply_code=receipt.reply_code, reply_text=receipt.reply_text)
+    return dict.fromkeys(receipt.accepted, sent) | {
+        address: Outcome(
+            state="queued" if refusal.transient else "failed",
+            reply_code=refusal.reply_code,
+            reply_text=refusal.reply_text,
+            too_many=refusal.too_many,
+        )
+        for address, refusal in receipt.refused.items()
+    }
 
 
-def _move(session: Session, work: Work, before: str, after: str, reply_code: int | None) -> None:
-    session.execute(
-        update(Recipient)
-        .where(Recipient.job_id == work.lease.job_id, Recipient.state == before)
-        .values(state=after, reply_code=reply_code, updated_at=func.clock_timestamp())
-        .execution_options(synchronize_session=False)
-    )
+def _has_more(outcomes: Mapping[str, Outcome]) -> bool:
+    """Whether another transaction may reach somebody now: each one has reached somebody, so there is an end."""
+    states = {outcome.state for outcome in outcomes.values()}
+    return "sent" in states and any(outcome.too_many for outcome in outcomes.values())
 
 
-def _take_back(work: Work, err: MailServerError) -> None:
+def _taken_back(err: Exception) -> Outcome:
     """The server surely does not have the message: back to the queue, or failed if it never will."""
-    code = err.reply_code if isinstance(err, SmtpError) else None
-    refused = isinstance(err, SmtpError) and not err.transient
+    if not isinstance(err, SmtpError):
+        return Outcome(state="queued")
+    return Outcome(state="queued" if err.transient else "failed", reply_code=err.reply_code, reply_text=err.detail)
+
+
+def _take_back(work: Work, outcome: Outcome) -> None:
     with work.tools.database.session(work.lease.scope) as session:
-        _move(session, work, "transmitting", "failed" if refused else "queued", code)
+        send_rows.take_back(session, work.lease, outcome)
         session.commit()
 
 
-def _record(session: Session, work: Work, order: _Order, receipt: smtp.Receipt, *, size_bytes: int) -> None:
-    if receipt.accepted:
-        session.execute(_change(work, receipt.accepted, "sent", 250))
-        _write_sent_row(session, work, order, size_bytes)
-    for address, (code, _reply, transient) in receipt.refused.items():
-        session.execute(_change(work, [address], "queued" if transient else "failed", code))
+# --- after ------------------------------------------------------------------------------------------------------------
 
 
-def _write_sent_row(session: Session, work: Work, order: _Order, size_bytes: int) -> None:
-    lease = work.lease
-    folder_id = session.scalars(
-        select(EmailFolder.id).where(EmailFolder.client_id == order.client_id, EmailFolder.type == "sent")
-    ).one()
-    moment: datetime = work.tools.clock()
-    row = insert(EmailMessage).values(
-        id=uuid.uuid4(),
-        tenant_id=lease.scope.tenant_id,
-        user_id=lease.scope.user_id,
-        client_id=order.client_id,
-        folder_id=folder_id,
-        message_id=lease.message_id,
-        sender=order.mail_from,
-        recipients_to=list(order.with_role("to")),
-        recipients_cc=list(order.with_role("cc")),
-        subject=lease.args["subject"],
-        body_text=lease.args["text"],
-        body_html=lease.args["html"],
-        headers=[],
-        flags=["\\Seen"],
-        size_bytes=size_bytes,
-        internal_date=moment,
-        is_sent=True,
-    )
-    session.execute(
-        row.on_conflict_do_nothing(index_elements=["folder_id", "message_id"], index_where=EmailMessage.uid.is_(None))
-    )
+def _keep(work: Work, order: Order, outcomes: Mapping[str, Outcome], data: bytes) -> None:
+    """Commit what is known so far."""
+    with work.tools.database.session(work.lease.scope) as session:
+        jobs.hold(session, work.lease)
+        send_rows.record(session, work, order, outcomes, data=data)
+        session.commit()
 
 
-def _settle(work: Work, change: Callable[[Session], None] | None = None, *, error_type: str | None = None) -> Settled:
-    """Make the change and, if no recipient waits after it, finish the job: in one commit.
+def _settle(work: Work, order: Order, outcomes: Mapping[str, Outcome], *, data: bytes | None = None) -> Settled:
+    """Record what became of whom and, if no recipient waits after it, finish the job: in one commit.
 
     Raises:
-        SmtpError: some recipients wait: a retry is theirs. The change is kept.
+        SmtpError: some recipients wait: a retry is theirs. What is known is kept.
     """
-    with work.tools.database.session(work.lease.scope) as session:
-        if change is not None:
-            change(session)
-        kinds = [(r.state, r.reply_code) for r in _recipients(session, work.lease.job_id)]
-        waiting = [code for state, code in kinds if state == "queued"]
-        if waiting:
+    after = order.after(outcomes)
+    waiting = [r for r in after.recipients if r.state == "queued"]
+    if waiting:
+        _insist(work, lambda: _keep(work, order, outcomes, data or b""))
+        first = waiting[0]
+        detail = f"{len(waiting)} of {len(after.recipients)} recipients refused for now: {first.reply_text or ''}"
+        raise SmtpError(detail, reply_code=first.reply_code)
+
+    states = [r.state for r in after.recipients]
+
+    def finish(copy: bytes | None) -> Settled:
+        with work.tools.database.session(work.lease.scope) as session:
+            send_rows.record(session, work, order, outcomes, data=copy)
+            settled = _finish(session, work, states, error_detail=_detail(outcomes))
             session.commit()
-            raise SmtpError(f"{len(waiting)} of {len(kinds)} recipients refused for now", reply_code=waiting[0])
-        states = [state for state, _ in kinds]
-        state, outcome = _verdict(states)
-        error_type = error_type or {"failed": "smtp", "unknown": "delivery-unknown"}.get(state)
-        jobs.finish(session, work.lease, work.ending(state, error_type), state=state, outcome=outcome)
-        session.commit()
-    return Settled(
-        state=state,
-        outcome=outcome,
-        result={"message_id": work.lease.message_id, "recipients_sent": states.count("sent"), "outcome": outcome},
-    )
+        return settled
+
+    try:
+        return _insist(work, lambda: finish(data))
+    except LeaseLostError:
+        return _settled_before(work, states)
+    except (StatementError, ValueError):
+        # The mail is out: that it is known counts for more than its copy.
+        _log.exception("the copy of a sent message can't be written")
+        return _insist(work, lambda: finish(None))
 
 
-def _verdict(kinds: list[str]) -> tuple[str, str]:
-    if "unknown" in kinds:
+def _settled_before(work: Work, states: list[str]) -> Settled:
+    """The answer to a commit can get lost: then the job is settled, by us.
+
+    Raises:
+        LeaseLostError: it was not us.
+    """
+    settled = _settled(work, states)
+    with work.tools.database.session(work.lease.scope) as session:
+        if send_rows.ending(session, work.lease) != settled.state:
+            raise LeaseLostError(f"job {work.lease.job_id}, execution {work.lease.ordinal}")
+    return settled
+
+
+def _detail(outcomes: Mapping[str, Outcome]) -> str | None:
+    """What the server said to those who were not reached, for the job's row."""
+    said = [f"{o.reply_code or ''} {o.reply_text or ''}".strip() for o in outcomes.values() if o.state != "sent"]
+    return said[0] if said else None
+
+
+def _finish(
+    session: Session, work: Work, states: list[str], *, error_type: str | None = None, error_detail: str | None
+) -> Settled:
+    settled = _settled(work, states)
+    ending = work.ending(settled.state, error_type or _ERROR_TYPES.get(settled.state), error_detail=error_detail)
+    jobs.finish(session, work.lease, ending, state=settled.state, outcome=settled.outcome, result=settled.result)
+    return settled
+
+
+def _settled(work: Work, states: list[str]) -> Settled:
+    state, outcome = _verdict(states)
+    sent = states.count("sent")
+    result: dict[str, object] = {"message_id": work.lease.message_id, "recipients_sent": sent, "outcome": outcome}
+    return Settled(state=state, outcome=outcome, result=result)
+
+
+def _verdict(states: list[str]) -> tuple[str, str]:
+    if "unknown" in states:
         return "unknown", "unknown"
-    if "sent" not in kinds:
+    if "sent" not in states:
         return "failed", "failed"
-    return "succeeded", "partial" if "failed" in kinds else "sent"
+    return "succeeded", "partial" if "failed" in states else "sent"
+
+
+def _insist(work: Work, change: Callable[[], _T]) -> _T:
+    """Make a change, again and again while the database is away and the lease lasts.
+
+    Raises:
+        DatabaseError: it was away for longer.
+        LeaseLostError: another execution has the job by now.
+    """
+    left_s = work.tools.settings.lease_s - (work.tools.clock() - work.lease.started_at).total_seconds()
+    deadline, tick = time.monotonic() + left_s, threading.Event()
+    while True:
+        try:
+            return change()
+        except DatabaseError as err:
+            if time.monotonic() + _PAUSE_S > deadline:
+                raise
+            _log.warning("the database is away (%s): what the mail server said is kept until it is back", err.code)
+            tick.wait(_PAUSE_S)
