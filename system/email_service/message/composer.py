@@ -18,6 +18,8 @@ from email.utils import format_datetime
 from typing import Final
 from urllib.parse import quote as percent_encode
 
+import pybase64
+
 from email_service.errors import InvalidRequestError
 from email_service.message.addresses import parse_address, parse_message_id
 from email_service.message.mail import InlinePart, OutgoingMessage
@@ -156,7 +158,7 @@ def _text_header(name: str, value: str) -> bytes:
 def _encoded_words(text: str) -> Iterator[str]:
     """The text in words that each fit on a line (RFC 2047)."""
     for chunk in _utf8_chunks(text, _WORD_BYTES):
-        yield f"=?utf-8?b?{binascii.b2a_base64(chunk, newline=False).decode('ascii')}?="
+        yield f"=?utf-8?b?{pybase64.b64encode(chunk).decode('ascii')}?="
 
 
 def _short(words: Iterable[str]) -> bool:
@@ -254,8 +256,8 @@ def _multipart(subtype: str, message_id: str, parts: Iterable[bytes], *, paramet
 
 def _base64(data: bytes) -> bytes:
     """Lines of 76 (RFC 2045 section 6.8), encoded in one go."""
-    whole = binascii.b2a_base64(data, newline=False)
-    return b"".join(whole[at : at + _LINE_BYTES] + _CRLF for at in range(0, len(whole), _LINE_BYTES))
+    whole = pybase64.b64encode(data)
+    return b"".join([whole[at : at + _LINE_BYTES] + _CRLF for at in range(0, len(whole), _LINE_BYTES)])
 
 
 def _utf8(text: str) -> bytes:

@@ -26,9 +26,11 @@ _MESSAGE_ID: Final = re.compile(r"<[^<>\s\x00-\x1f\x7f]+@[^<>\s\x00-\x1f\x7f]+>"
 _WORD: Final = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _ADDRESS: Final = rf"{_WORD}(?:\.{_WORD})*@{_WORD}(?:\.{_WORD})*"
 #: One mailbox of the plain kind, up to the comma behind it.
+_PHRASE: Final = rf'(?:"[^"\\]*(?:\\.[^"\\]*)*"|{_WORD}(?:[ ]{_WORD})*)'
 _MAILBOX: Final = re.compile(
-    rf"""[ \t]*(?:(?:"[^"\\()]*"|{_WORD}(?:[ ]{_WORD})*)[ ]<({_ADDRESS})>|({_ADDRESS})|<({_ADDRESS})>)[ \t]*(?:,|\Z)"""
+    rf"[ \t]*(?:{_PHRASE}[ ]<({_ADDRESS})>|({_ADDRESS})(?:[ ]\([^()\\]*\))?|<({_ADDRESS})>)[ \t]*(?:,|\Z)"
 )
+_NOBODY: Final = "undisclosed-recipients:;"
 _DATE: Final = re.compile(
     r"(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), )?(\d\d?) (Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) "
     r"((?:19|20)\d\d) ([01]\d|2[0-3]):([0-5]\d):([0-5]\d) ([+-])([01]\d)([0-5]\d)(?: \([A-Za-z]+\))?"
@@ -97,8 +99,8 @@ def addresses(values: Iterable[str], decoder: Decoder) -> tuple[str, ...]:
 
 def _plain_addresses(value: str) -> list[str] | None:
     """The addresses of a list whose members are all of the plain kind; None of any other."""
-    found = []
-    at, end = 0, len(value)
+    found: list[str] = []
+    at, end = 0, 0 if value == _NOBODY else len(value)
     while at < end:
         mailbox = _MAILBOX.match(value, at)
         if mailbox is None:

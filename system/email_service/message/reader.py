@@ -14,10 +14,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+import pybase64
+
 from email_service.message import patient
 from email_service.message.fields import Parts, assemble, unfolded
 from email_service.message.mail import ParsedAttachment, ParsedMessage
-from email_service.message.texts import Decoder, file_name
+from email_service.message.texts import Decoder, clean, file_name, holds_line_ends
 
 #: A field with the lines that continue it, and all fields of a kind that nobody needs to look at twice.
 _FIELD: Final = re.compile(r"^([!-9;-~]+):(.*(?:\n[ \t].*)*)$", re.MULTILINE)
@@ -28,10 +30,11 @@ _LINE_END: Final = re.compile(rb"\r\n?|\n")
 _PARAMETER: Final = r"""\s*;\s*([A-Za-z0-9_-]+)=("(?!<)[^"\\\r\n]*"|[^\s"\\;<][^\s"\\;]*)"""
 _VALUE: Final = re.compile(rf"\s*([A-Za-z0-9!#$&^_.+/-]+)((?:{_PARAMETER}){{0,20}})\s*;?\s*")
 _ONE_PARAMETER: Final = re.compile(_PARAMETER)
+_NOTHING: Final[dict[str, str]] = {}
 _BARE_TYPE: Final = re.compile(r"[^/]+/[^/]+")
 #: Encodings that leave the bytes as they are.
 _IDENTITIES: Final = frozenset({"", "7bit", "8bit", "binary"})
-_SPACES: Final = b" \t"
+_RETURN_ALONE: Final = re.compile(rb"\r(?!\n)")
 
 
 class _OddError(Exception):
@@ -80,11 +83,12 @@ class _Kind:
 
 
 class _Reader:
-    """Reads one message whose lines all end alike."""
+    """Reads one message."""
 
     def __init__(self, raw: bytes) -> None:
         self._raw = raw
-        self._end = _line_end(raw)
+        #: With LF for CRLF: a search for two bytes costs three times one for one.
+        self._lines = _lf(raw)
         self._decoder = Decoder()
         self._parts = Parts()
         self._count = 1
@@ -96,19 +100,18 @@ class _Reader:
             _OddError: something in it is not of the ordinary kind.
             TooMuchError: it is beyond the limits.
         """
-        fields, at = self._fields(0, len(self._raw))
-        self._read_part(_content_fields(fields), at, len(self._raw), default="text/plain", outer=())
+        fields, at = self._fields(0, len(self._lines))
+        self._read_part(_content_fields(fields), at, len(self._lines), default="text/plain", outer=())
         headers = tuple([(name, _one_line(value)) for name, value in fields])
         return assemble(headers, self._parts, self._decoder)
 
     def _fields(self, at: int, end: int) -> tuple[list[tuple[str, str]], int]:
-        """The header fields that begin here, as they came but for their line ends, and where the body begins."""
-        raw, line_end = self._raw, self._end
-        if raw.startswith(line_end, at, end):
-            return [], at + len(line_end)
-        stop = raw.find(line_end + line_end, at, end)
-        body = end if stop < 0 else stop + 2 * len(line_end)
-        text = raw[at : end if stop < 0 else stop].decode("latin-1").replace("\r\n", "\n").removesuffix("\n")
+        """The header fields that begin here, still folded, and where the body begins."""
+        if self._lines.startswith(b"\n", at, end):
+            return [], at + 1
+        stop = self._lines.find(b"\n\n", at, end)
+        body = end if stop < 0 else stop + 2
+        text = self._lines[at : end if stop < 0 else stop].decode("latin-1").removesuffix("\n")
         fields: list[tuple[str, str]] = _FIELD.findall(text)
         lines = len(fields) + text.count("\n ") + text.count("\n\t")
         if lines != (text.count("\n") + 1 if text else 0):
@@ -124,23 +127,58 @@ class _Reader:
             if encoding not in _IDENTITIES or (not encoding and "content-transfer-encoding" in fields):
                 raise _OddError
             self._read_multipart(kind, at, end, outer)
-        elif kind.name is None and kind.disposition != "attachment" and kind.type in {"text/plain", "text/html"}:
-            text = self._decoder.body(_decoded(self._raw[at:end], encoding), kind.charset)
-            (self._parts.texts if kind.type == "text/plain" else self._parts.htmls).append(text)
+        elif kind.name is not None or kind.disposition == "attachment":
+            self._attach(kind, _content_id(fields), self._file(at, end, encoding))
+        elif kind.type == "text/plain":
+            self._parts.texts.append(self._text(at, end, encoding, kind.charset))
+        elif kind.type == "text/html":
+            self._parts.htmls.append(self._text(at, end, encoding, kind.charset))
         else:
-            content_id = _content_id(fields)
-            self._parts.attachments.append(
-                ParsedAttachment(
-                    filename=file_name(self._decoder.words(kind.name or "")),
-                    content_type=kind.type,
-                    content_id=content_id,
-                    inline=kind.disposition == "inline" or (kind.disposition is None and content_id is not None),
-                    data=_decoded(self._raw[at:end], encoding),
-                )
+            self._attach(kind, _content_id(fields), self._file(at, end, encoding))
+
+    def _attach(self, kind: _Kind, content_id: str | None, data: bytes) -> None:
+        self._parts.attachments.append(
+            ParsedAttachment(
+                filename=file_name(self._decoder.words(clean(kind.name or ""))),
+                content_type=kind.type,
+                content_id=content_id,
+                inline=kind.disposition == "inline" or (kind.disposition is None and content_id is not None),
+                data=data,
             )
+        )
+
+    def _text(self, at: int, end: int, encoding: str, charset: str | None) -> str:
+        data = self._lines[at:end]
+        if encoding == "base64":
+            return self._decoder.body(_base64(data), charset)
+        if encoding == "quoted-printable":
+            # An encoded CR before a line end is one line end in the original, and two here.
+            if b"=0D\n" in data or b"=0d\n" in data:
+                raise _OddError
+            data = binascii.a2b_qp(data)
+        elif encoding not in _IDENTITIES:
+            raise _OddError
+        if charset is not None and not holds_line_ends(charset):
+            raise _OddError
+        return self._decoder.body(data, charset)
+
+    def _file(self, at: int, end: int, encoding: str) -> bytes:
+        """A part's content to the byte."""
+        data = self._lines[at:end]
+        if encoding == "base64":
+            return _base64(data)
+        if len(self._raw) != len(self._lines):
+            if len(self._raw) - len(self._lines) != self._lines.count(b"\n"):
+                raise _OddError
+            data = data.replace(b"\n", b"\r\n")
+        if encoding == "quoted-printable":
+            return binascii.a2b_qp(data)
+        if encoding not in _IDENTITIES:
+            raise _OddError
+        return data
 
     def _read_multipart(self, kind: _Kind, at: int, end: int, outer: tuple[bytes, ...]) -> None:
-        boundary = (kind.boundary or "").rstrip().encode("ascii")
+        boundary = (kind.boundary or "").rstrip().encode("ascii", "replace")
         # Where one boundary begins with another, one line could end both.
         if not boundary or any(b.startswith(boundary) or boundary.startswith(b) for b in outer):
             raise _OddError
@@ -161,9 +199,9 @@ class _Reader:
         for line, behind, last in self._delimiters(delimiter, at, end):
             if begun is not None:
                 # Its line end belongs to the delimiter (RFC 2046 section 5.1.1); two delimiters in a row are odd.
-                if line - len(self._end) < begun:
+                if line == begun:
                     raise _OddError
-                yield begun, line - len(self._end)
+                yield begun, line - 1
             elif last:
                 raise _OddError
             if last:
@@ -173,30 +211,26 @@ class _Reader:
 
     def _delimiters(self, delimiter: bytes, at: int, end: int) -> Iterator[tuple[int, int, bool]]:
         """Where lines that are the delimiter begin, where they end, and whether each is the last one."""
-        raw, line_end = self._raw, self._end
-        needle = line_end + delimiter
-        line = at if raw.startswith(delimiter, at, end) else raw.find(needle, at, end) + len(line_end)
-        while line >= max(at, len(line_end)) or line == at:
+        lines = self._lines
+        line = at if lines.startswith(delimiter, at, end) else lines.find(b"\n" + delimiter, at, end) + 1
+        while line:
             behind = line + len(delimiter)
-            last = raw.startswith(b"--", behind, end)
+            last = lines.startswith(b"--", behind, end)
             behind += 2 * last
-            stop = raw.find(line_end, behind, end)
+            stop = lines.find(b"\n", behind, end)
             stop = end if stop < 0 else stop
-            if behind == stop or not raw[behind:stop].strip(_SPACES):
-                yield line, min(stop + len(line_end), end), last
-            found = raw.find(needle, behind, end)
-            if found < 0:
-                return
-            line = found + len(line_end)
+            if behind == stop or not lines[behind:stop].strip(b" \t"):
+                yield line, min(stop + 1, end), last
+            line = lines.find(b"\n" + delimiter, behind, end) + 1
 
 
-def _line_end(raw: bytes) -> bytes:
-    returns = raw.count(b"\r")
-    if not returns:
-        return b"\n"
-    if returns != raw.count(b"\n") or returns != raw.count(b"\r\n"):
+def _lf(raw: bytes) -> bytes:
+    """The message with LF for each CRLF; a CR alone is odd."""
+    if b"\r" not in raw:
+        return raw
+    if _RETURN_ALONE.search(raw):
         raise _OddError
-    return b"\r\n"
+    return raw.translate(None, b"\r")
 
 
 def _one_line(value: str) -> str:
@@ -218,34 +252,54 @@ def _content_fields(fields: list[tuple[str, str]]) -> dict[str, str]:
 
 
 def _kind(fields: dict[str, str], default: str) -> _Kind:
-    kind, parameters = default, {}
-    disposition, of_disposition = None, {}
-    if "content-type" in fields:
-        kind, parameters = _value(fields["content-type"])
-        if not _BARE_TYPE.fullmatch(kind):
-            raise _OddError
-    if "content-disposition" in fields:
-        disposition, of_disposition = _value(fields["content-disposition"])
-    name = of_disposition.get("filename", parameters.get("name"))
+    """What a part is; fields of the common form are read here, the others by the standard library."""
+    kind, parameters = _value(fields["content-type"]) if "content-type" in fields else (default, _NOTHING)
+    of_file: tuple[str | None, dict[str, str] | None]
+    of_file = _value(fields["content-disposition"]) if "content-disposition" in fields else (None, _NOTHING)
+    if parameters is None or of_file[1] is None or not (kind is default or _BARE_TYPE.fullmatch(kind)):
+        return _odd_kind(fields, default)
+    name = of_file[1].get("filename", parameters.get("name"))
     return _Kind(
         kind,
         parameters.get("boundary"),
         parameters.get("charset"),
         name if name is None else name.strip(),
-        disposition,
+        of_file[0],
     )
 
 
-def _value(value: str) -> tuple[str, dict[str, str]]:
-    """What stands before the parameters, in lower case, and the parameters."""
+def _value(value: str) -> tuple[str, dict[str, str] | None]:
+    """What stands before the parameters, in lower case, and the parameters; None of those that are not plain."""
     plain = _VALUE.fullmatch(value)
     if plain is None:
-        raise _OddError
+        return "", None
     parameters: dict[str, str] = {}
     if plain[2]:
         for name, text in _ONE_PARAMETER.findall(plain[2]):
             parameters.setdefault(name.lower(), text[1:-1] if text[0] == '"' else text)
     return plain[1].lower(), parameters
+
+
+def _odd_kind(fields: dict[str, str], default: str) -> _Kind:
+    """As the standard library reads these two fields."""
+    part = patient.Part()
+    part.set_default_type(default)
+    for name in ("content-type", "content-disposition"):
+        if name in fields:
+            part.set_raw(name, fields[name].lstrip(" \t"))
+    try:
+        kind = _Kind(
+            clean(part.claimed_type()),
+            part.get_boundary(),
+            part.get_content_charset(),
+            part.get_filename(),
+            part.get_content_disposition(),
+        )
+    except Exception as err:
+        raise _OddError from err
+    if part.defects:
+        raise _OddError
+    return kind
 
 
 def _content_id(fields: dict[str, str]) -> str | None:
@@ -255,15 +309,8 @@ def _content_id(fields: dict[str, str]) -> str | None:
     return content_id.strip("<>") or None
 
 
-def _decoded(data: bytes, encoding: str) -> bytes:
-    """A part's content without its transfer encoding."""
-    if encoding in _IDENTITIES:
-        return data
-    if encoding == "quoted-printable":
-        return binascii.a2b_qp(data)
-    if encoding != "base64":
-        raise _OddError
+def _base64(data: bytes) -> bytes:
     try:
-        return binascii.a2b_base64(data.translate(None, b"\r\n"), strict_mode=True)
+        return pybase64.b64decode(data.replace(b"\n", b""), validate=True)
     except binascii.Error as err:
         raise _OddError from err

@@ -30,6 +30,10 @@ _CODECS: Final = (
     | frozenset(encodings.aliases.aliases.values())
     | frozenset(module.name for module in pkgutil.iter_modules(encodings.__path__))
 )
+#: Codecs of which CR and LF are bytes of their own, whatever stands before them.
+_CODECS_BY_LINE: Final = re.compile(
+    r"(?:big5|cp9|euc_|gb|iso2022_|johab|shift_|mac-).*|cp437|cp[78]\d\d|hp-roman8|tis-620"
+)
 #: No claim at all: what clients write who don't know.
 _UNKNOWN_CHARSETS: Final = frozenset({"us-ascii", "unknown-8bit"})
 
@@ -125,6 +129,14 @@ def _codec(charset: str) -> tuple[str, bool] | None:
     if name.replace("_", "-") in _CODECS_REFUSED:
         return None
     return name, bool(_CODECS_CLEAN.fullmatch(name))
+
+
+def holds_line_ends(charset: str) -> bool:
+    """Whether CR and LF are bytes of their own in a text of this character set, as in ASCII."""
+    if charset.lower() in _UNKNOWN_CHARSETS:
+        return True
+    codec = _codec(charset.lower())
+    return codec is None or codec[1] or bool(_CODECS_BY_LINE.fullmatch(codec[0]))
 
 
 def guessed(data: bytes) -> str:
