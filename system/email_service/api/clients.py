@@ -24,15 +24,14 @@ def add_client(call: Call) -> dict[str, Any]:
         imap=_endpoint(body.imap),
         smtp=_endpoint(body.smtp),
         username=body.username,
-        secret=body.secret,
+        password=body.secret,
         auth=body.auth,
         enabled=body.enabled,
         sync_interval_s=body.sync_interval_s,
         spam_check=body.spam_check,
     )
-    accounts.check_endpoints(call.tools.settings, (new.imap, new.smtp))
     with call.session() as session:
-        client = accounts.create_client(session, call.scope, call.tools.vault, new)
+        client = accounts.create_client(session, call.scope, call.tools.vault, call.tools.settings, new)
         session.commit()
         return reading.client(client, now=call.tools.clock())
 
@@ -60,14 +59,13 @@ def change_client(call: Call, client_id: uuid.UUID) -> dict[str, Any]:
     change = accounts.ClientChange(
         imap=_endpoint(body.imap) if "imap" in given else None,
         smtp=_endpoint(body.smtp) if "smtp" in given else None,
-        secret=body.password or body.token,
+        password=body.password or body.token,
         plain={name: getattr(body, name) for name in given - {"imap", "smtp", "password", "token"}},
     )
-    accounts.check_endpoints(call.tools.settings, (change.imap, change.smtp))
     with call.session() as session:
         client = owned_client(session, call.scope, client_id)
         body.check_secret(client.auth)
-        accounts.update_client(session, call.scope, call.tools.vault, client, change)
+        accounts.update_client(session, call.scope, call.tools.vault, call.tools.settings, client, change)
         session.commit()
         return reading.client(client, now=call.tools.clock())
 

@@ -42,8 +42,8 @@ class NewClient:
     imap: Endpoint
     smtp: Endpoint
     username: str
-    #: A password, or with ``xoauth2`` an access token.
-    secret: Secret
+    #: With ``xoauth2`` it is an access token.
+    password: Secret
     auth: str = "password"
     enabled: bool = True
     sync_interval_s: int = 300
@@ -56,16 +56,22 @@ class ClientChange:
 
     imap: Endpoint | None = None
     smtp: Endpoint | None = None
-    secret: Secret | None = None
+    password: Secret | None = None
     #: Columns: username, auth, enabled, sync_interval_s, spam_check.
     plain: Mapping[str, Any]
 
 
-def create_client(session: Session, scope: Scope, vault: Vault, new: NewClient) -> EmailClient:
-    """Write the client, its sealed secret and its sent folder; the caller has checked the hosts, and commits."""
+def create_client(session: Session, scope: Scope, vault: Vault, settings: Settings, new: NewClient) -> EmailClient:
+    """Write the client, its sealed password and its sent folder; the caller commits.
+
+    Raises:
+        HostNotAllowedError: one of the hosts is not on the operator's list, or not public.
+        ConnectError: one of them has no address.
+    """
+    _check_hosts(settings, new.imap, new.smtp)
     credential_id = uuid.uuid4()
     owner = {"tenant_id": scope.tenant_id, "user_id": scope.user_id}
-    session.add(Credential(id=credential_id, **_sealed(vault, scope, credential_id, new.secret), **owner))
+    session.add(Credential(id=credential_id, **_sealed(vault, scope, credential_id, new.password), **owner))
     session.flush()
     client = EmailClient(
         id=uuid.uuid4(),
@@ -88,31 +94,27 @@ def create_client(session: Session, scope: Scope, vault: Vault, new: NewClient) 
     return client
 
 
-def check_endpoints(settings: Settings, endpoints: Sequence[Endpoint | None]) -> None:
-    """Whether a client may name these servers. It may ask the name service: call it outside of a transaction.
-
-    Raises:
-        HostNotAllowedError: one of them is not on the operator's list, or not public.
-        ConnectError: one of them has no address.
-    """
-    for host, port in dict.fromkeys((e.host, e.port) for e in endpoints if e is not None):
-        check_host(settings, host, port)
-
-
-def update_client(session: Session, scope: Scope, vault: Vault, client: EmailClient, change: ClientChange) -> None:
-    """Change the client; the caller has checked the hosts, and commits.
+def update_client(
+    session: Session, scope: Scope, vault: Vault, settings: Settings, client: EmailClient, change: ClientChange
+) -> None:
+    """Change the client; the caller commits.
 
     The messages stay: whether another IMAP server holds the same folders is told by its UIDVALIDITY (RFC 9051 section
     2.3.1.1), which each synchronisation looks at.
+
+    Raises:
+        HostNotAllowedError: one of the hosts is not on the operator's list, or not public.
+        ConnectError: one of them has no address.
     """
+    _check_hosts(settings, change.imap, change.smtp)
     values = dict(change.plain)
     for kind, endpoint in (("imap", change.imap), ("smtp", change.smtp)):
         values |= _endpoint(kind, endpoint) if endpoint is not None else {}
     for name, value in values.items():
         setattr(client, name, value)
-    if change.secret is not None:
+    if change.password is not None:
         row = session.get_one(Credential, client.credential_id)
-        for name, value in _sealed(vault, scope, row.id, change.secret).items():
+        for name, value in _sealed(vault, scope, row.id, change.password).items():
             setattr(row, name, value)
     session.flush()
 
@@ -212,6 +214,11 @@ def owned_attachments(session: Session, scope: Scope, ids: Sequence[uuid.UUID]) 
 
 def _owner(scope: Scope) -> dict[str, str]:
     return {"tenant": scope.tenant_id, "user": scope.user_id}
+
+
+def _check_hosts(settings: Settings, *endpoints: Endpoint | None) -> None:
+    for host, port in dict.fromkeys((e.host, e.port) for e in endpoints if e is not None):
+        check_host(settings, host, port)
 
 
 def _sealed(vault: Vault, scope: Scope, credential_id: uuid.UUID, secret: Secret) -> dict[str, Any]:
