@@ -28,6 +28,7 @@ user sees; the constructor's argument adds what was wrong, where, and what would
         LeaseLostError              this execution no longer owns its job
         WorkerLostError             an execution ended without a word
         TimeLimitError              the soft time limit was reached
+        InternalError               a defect of the service
 """
 
 from __future__ import annotations
@@ -198,3 +199,12 @@ class TimeLimitError(MailServiceError):
     """The soft time limit was reached."""
 
     transient = True
+
+
+class InternalError(MailServiceError):
+    """The service has a defect; its log tells which."""
+
+    @property
+    def code(self) -> str:
+        """``internal-error``: a word that says by itself whose fault it is."""
+        return "internal-error"

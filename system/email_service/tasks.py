@@ -22,6 +22,7 @@ from sqlalchemy.orm import Session
 from email_service import jobs, policy, telemetry
 from email_service.celery_app import MailCelery, submit
 from email_service.errors import (
+    InternalError,
     LeaseLostError,
     MailServiceError,
     PermissionDeniedError,
@@ -38,6 +39,8 @@ _log = logging.getLogger(__name__)
 
 #: Celery's own bound on retries; ``policy.decide`` is asked before, and continuations are no retries.
 _RETRIES_UNBOUNDED: Final = 1_000_000
+#: What a row keeps of an error's words.
+DETAIL_CHARS_MAX: Final = 300
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +58,7 @@ class _PutOff:
     """A running job that is about to wait in its row."""
 
     work: Work
-    error_type: str
+    error: MailServiceError
     failed: bool
 
 
@@ -63,6 +66,8 @@ class MailTask(Task):  # type: ignore[misc]  # Celery ships no types
     """A task whose truth is a job row."""
 
     abstract = True
+    #: A failure that was decided on is ``on_failure``'s to tell, in one line, not Celery's in a traceback.
+    throws = (MailServiceError,)
     #: Set by ``register``: the use case, and how to reach this process's tools.
     use_case: Callable[[MailCelery, Work], Settled]
     runtime: Callable[[], Runtime]
@@ -112,50 +117,72 @@ class MailTask(Task):  # type: ignore[misc]  # Celery ships no types
             return super().apply_async(*args, **options)
         return self.AsyncResult(options["task_id"])
 
+    def on_failure(self, exc: BaseException, task_id: str, _args: Any, kwargs: Mapping[str, Any], _einfo: Any) -> None:
+        """Celery's hook, in the child; for a hard time limit in the main process. One line for who watches the logs.
+
+        The row has it already, and the exporter counts rows: what was counted here would be missed at a SIGKILL and
+        counted twice at a hard limit.
+        """
+        code = exc.code if isinstance(exc, MailServiceError) else type(exc).__name__
+        with telemetry.log_context(
+            task_id=task_id,
+            tenant_id=(kwargs or {}).get("tenant_id") or SYSTEM.tenant_id,
+            client_id=(kwargs or {}).get("email_client_id"),
+            queue=policy.TASKS[self.name].queue,
+            failures=self.request.retries,
+            error_type=code,
+        ):
+            _log.error("%s failed (%s)", self.name, code)
+
     def _run(self, work: Work, rule: TaskRule, span: Span) -> dict[str, object]:
+        # What follows is outside of any except clause: the cause of an error may quote rows or replies, and Celery
+        # would write it to Redis with the traceback.
+        settled = self._attempt(work, span)
+        if isinstance(settled, MailServiceError):
+            return self._decide(work, rule, span, settled)
+        _mark(work, span, settled.state, None)
+        return settled.result
+
+    def _attempt(self, work: Work, span: Span) -> Settled | MailServiceError:
         try:
             _refuse_poison(work)
-            settled = self.use_case(self.app, work)
+            return self.use_case(self.app, work)
         except LeaseLostError as err:
             telemetry.set_outcome(span, "killed", err.code, work.lease.pss_before_bytes, None)
             raise
-        except SoftTimeLimitExceeded as err:
-            limit = TimeLimitError(self.name)
-            limit.__cause__ = err
-            return self._decide(work, rule, span, limit)
+        except SoftTimeLimitExceeded:
+            return TimeLimitError(self.name)
         except MailServiceError as err:
-            return self._decide(work, rule, span, err)
+            return _alone(err)
         except Exception as err:  # noqa: BLE001  # whatever it is, the row must not wait for a lease to end
             # A defect, or what no retry can mend: settled as failed, loudly, with its traceback in the log.
             _log.exception("%s failed", self.name)
-            return self._give_up(work, span, err, "internal-error")
-        _mark(work, span, settled.state, None)
-        return settled.result
+            return InternalError(type(err).__name__)
 
     def _decide(self, work: Work, rule: TaskRule, span: Span, err: MailServiceError) -> dict[str, object]:
         resumes = rule.resumes and isinstance(err, TimeLimitError)
         decision = policy.decide(err, attempt=work.lease.failures, max_retries=rule.max_retries)
         if isinstance(decision, GiveUp) and not resumes:
-            return self._give_up(work, span, err, err.code)
+            return self._give_up(work, span, err)
         delay_s = 0.0 if resumes or isinstance(decision, GiveUp) else decision.delay_s
         delay_s *= work.tools.settings.time_scale
         _log.info("%s retries in %g seconds (%s)", self.name, delay_s, err.code)
         _mark(work, span, "retry", err.code)
-        self.put_off = _PutOff(work=work, error_type=err.code, failed=not resumes)
+        self.put_off = _PutOff(work=work, error=err, failed=not resumes)
         try:
             raise self.retry(exc=err, countdown=delay_s, max_retries=_RETRIES_UNBOUNDED)
         finally:
             self.put_off = None
 
-    def _give_up(self, work: Work, span: Span, err: BaseException, error_type: str) -> dict[str, object]:
+    def _give_up(self, work: Work, span: Span, err: MailServiceError) -> dict[str, object]:
         """Settle the job for good; a send that reached some of its recipients has a result, anything else fails."""
-        _log.warning("%s gives up (%s)", self.name, error_type)
         if work.lease.name == f"{_PREFIX}send_email":
-            settled = sending.give_up_send(work, error_type)
+            settled = sending.give_up_send(work, err.code, error_detail=_detail(err))
         else:
-            settled = _fail(work, error_type)
-        _mark(work, span, settled.state, error_type)
+            settled = _fail(work, err)
+        _mark(work, span, settled.state, err.code)
         if settled.state == "succeeded":
+            _log.warning("%s gives up on some recipients (%s)", self.name, err.code)
             return settled.result
         raise err
 
@@ -249,13 +276,16 @@ def _scope(rule: TaskRule, kwargs: Mapping[str, Any]) -> Scope:
     """Whose task this is.
 
     Raises:
-        PermissionDeniedError: it names no tenant or no user.
+        PermissionDeniedError: it names no tenant or no user, or the one that sees all rows.
     """
     if rule.system:
         return SYSTEM
-    if not kwargs.get("tenant_id") or not kwargs.get("user_id"):
+    tenant_id, user_id = kwargs.get("tenant_id"), kwargs.get("user_id")
+    if not (isinstance(tenant_id, str) and isinstance(user_id, str) and tenant_id and user_id):
         raise PermissionDeniedError(f"{rule.name} needs tenant_id and user_id")
-    return Scope(tenant_id=kwargs["tenant_id"], user_id=kwargs["user_id"])
+    if tenant_id == SYSTEM.tenant_id:
+        raise PermissionDeniedError(f"{rule.name} never runs for the system's own tenant")
+    return Scope(tenant_id=tenant_id, user_id=user_id)
 
 
 def _database(tools: Tools, scope: Scope) -> Database:
@@ -317,18 +347,31 @@ def _creation(request: Any) -> str | None:
 
 def _reschedule(put_off: _PutOff, *, delay_s: float) -> None:
     work = put_off.work
-    settings, ending = work.tools.settings, work.ending("retry", put_off.error_type)
+    settings = work.tools.settings
+    ending = work.ending("retry", put_off.error.code, error_detail=_detail(put_off.error))
     grace_s = policy.publish_grace_s(1) * settings.time_scale if settings.retry_mode == "eta" else 0.0
     with _database(work.tools, work.lease.scope).session(work.lease.scope) as session:
         jobs.reschedule(session, work.lease, ending, delay_s=delay_s, failed=put_off.failed, grace_s=grace_s)
         session.commit()
 
 
-def _fail(work: Work, error_type: str) -> Settled:
+def _fail(work: Work, err: MailServiceError) -> Settled:
+    ending = work.ending("failed", err.code, error_detail=_detail(err))
     with _database(work.tools, work.lease.scope).session(work.lease.scope) as session:
-        jobs.finish(session, work.lease, work.ending("failed", error_type), state="failed", outcome="failed")
+        jobs.finish(session, work.lease, ending, state="failed", outcome="failed")
         session.commit()
-    return Settled(state="failed", outcome="failed", result={"outcome": "failed", "error": error_type})
+    return Settled(state="failed", outcome="failed", result={"outcome": "failed", "error": err.code})
+
+
+def _detail(err: MailServiceError) -> str | None:
+    """What our own error says, for the tenant's eyes; what a library says is never asked for."""
+    return err.detail[:DETAIL_CHARS_MAX] or None
+
+
+def _alone(err: MailServiceError) -> MailServiceError:
+    """An error without what led to it."""
+    err.__cause__ = err.__context__ = err.__traceback__ = None
+    return err
 
 
 def _refuse_poison(work: Work) -> None:

@@ -85,6 +85,7 @@ def run(
         this_process()
 
     def on_child_stop(**_: Any) -> None:
+        this_process().tools.smtp.close()
         telemetry.shutdown()
 
     def on_ready(**_: Any) -> None:
