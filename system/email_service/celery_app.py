@@ -87,6 +87,16 @@ class MailCelery(Celery):  # type: ignore[misc]  # Celery ships no types
 
     settings: Settings
 
+    def _get_backend(self) -> Any:
+        """Workers store results; nobody here waits for one.
+
+        Celery's own would have every publisher subscribe to the channel of each task it sends, for as long as it lives
+        (celery/backends/redis.py: on_task_call), and fail to publish while the results' database is away.
+        """
+        backend = super()._get_backend()
+        backend.on_task_call = lambda _producer, _task_id: None
+        return backend
+
 
 def celery_for(settings: Settings) -> MailCelery:
     """Make the application; no connection is opened."""
