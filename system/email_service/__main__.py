@@ -68,9 +68,19 @@ def _parser() -> argparse.ArgumentParser:
     _listen(exporter, 9540)
     settings = add("settings", _settings, "print every setting with its value, secrets as set or not set")
     settings.add_argument("--markdown", action="store_true", help="print the table of the README instead")
+    flower = add("flower", _flower, "serve the dashboard over the worker, to look at only")
+    _listen(flower, 5555)
+    health = add("health", _health, "tell whether a process of this host does its work; exit code 0 or 1")
+    health.add_argument("of", metavar="KIND", help="worker, beat, dispatcher, api, exporter or flower")
+    health.add_argument("--timeout-s", type=float, default=8.0, help="seconds until it is given up (default: 8)")
+    health.add_argument("--age-s-max", type=float, default=20.0, help="oldest sign of life of beat and dispatcher")
+    health.add_argument("--node", default=None, help="the worker's name (default: MAIL_NODE, or mail@HOST)")
+    health.add_argument("--port", type=int, default=None, help="where api, exporter or flower listens")
     add("migrate", _migrate, "bring the database up to date, as its owner")
     tenant = add("tenant", _tenant, "make a tenant; one that exists is left as it is")
     tenant.add_argument("name", help="a-z, 0-9 and -, begins with a letter")
+    rotate = add("rotate-keys", _rotate_keys, "bring every credential under the current key, while the service runs")
+    rotate.add_argument("--dry-run", action="store_true", help="open all and count, change nothing")
     token = add("token", _token, "print a bearer token")
     token.add_argument("--tenant", required=True)
     token.add_argument("--user", required=True)
@@ -265,6 +275,45 @@ def _settings(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _flower(arguments: argparse.Namespace) -> int:
+    try:
+        from email_service import flower
+    except ModuleNotFoundError as err:
+        raise ConfigError("Flower is not installed: pip install 'mailrig[flower]'") from err
+    from email_service.celery_app import celery_for
+
+    settings = settings_from()
+    _telemetry("flower", settings)
+
+    def ready(port: int) -> None:
+        _announce(arguments.ready_file, "flower", url=f"http://{arguments.host}:{port}")
+
+    return flower.serve(celery_for(settings), host=arguments.host, port=arguments.port, ready=ready)
+
+
+def _health(arguments: argparse.Namespace) -> int:
+    from dataclasses import replace
+
+    from email_service import health
+    from email_service.celery_app import celery_for
+
+    if arguments.of not in health.KINDS:
+        raise InvalidRequestError(f"health of {arguments.of!r}: choose one of {', '.join(health.KINDS)}")
+    settings = settings_from()
+    if arguments.node:
+        settings = replace(settings, node=arguments.node)
+    found = health.check(
+        arguments.of,
+        settings,
+        celery_for,
+        timeout_s=arguments.timeout_s,
+        age_s_max=arguments.age_s_max,
+        port=arguments.port,
+    )
+    print(f"{arguments.of} is {'healthy' if found.healthy else 'unhealthy'}: {found.reason}")
+    return 0 if found.healthy else 1
+
+
 def _migrate(_: argparse.Namespace) -> int:
     from email_service.migrations.runner import migrate
 
@@ -287,6 +336,31 @@ def _tenant(arguments: argparse.Namespace) -> int:
         session.commit()
     print(name)
     return 0
+
+
+def _rotate_keys(arguments: argparse.Namespace) -> int:
+    from email_service.service.rotating import rotate_keys
+    from email_service.tenancy import Database
+    from email_service.vault import Vault
+
+    settings = settings_from()
+    vault = Vault(settings.credential_keys, settings.credential_key_id)
+    system, database = (
+        Database(url, pool_size=1, max_overflow=0, application_name="mailrig:rotate-keys")
+        for url in (settings.database_system_url, settings.database_url)
+    )
+    try:
+        found = rotate_keys(system, database, vault, dry_run=arguments.dry_run)
+    finally:
+        system.dispose()
+        database.dispose()
+    done = "to be resealed" if arguments.dry_run else "resealed"
+    print(f"key {vault.current}: {found.resealed} {done}, {found.current} under it already")
+    if found.changed:
+        print(f"email_service: {found.changed} were changed meanwhile; run this again", file=sys.stderr)
+    for tenant, credential_id in found.unopened:
+        print(f"email_service: no key opens credential {credential_id} of tenant {tenant}", file=sys.stderr)
+    return 1 if found.unopened or found.changed else 0
 
 
 def _token(arguments: argparse.Namespace) -> int:

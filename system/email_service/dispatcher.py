@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from typing import Final
 
 import psycopg
+import redis
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
@@ -30,6 +32,13 @@ BATCH: Final = 200
 IDLE_S_MAX: Final = 1.0
 #: How soon it tries again what the broker did not take.
 BROKER_RETRY_S: Final = 1.0
+#: How often it says that it is alive.
+TELL_EVERY_S: Final = 1.0
+
+
+def rounds_key(host: str) -> str:
+    """Redis key with the time of the last round of a host's dispatcher, in nanoseconds: for the health check."""
+    return f"mail:dispatcher:{host}"
 
 
 class Dispatcher:
@@ -43,6 +52,8 @@ class Dispatcher:
         self._listen_url = listen_url
         self._alive = alive
         self._scale = app.settings.time_scale
+        self._redis = redis.Redis.from_url(app.settings.broker_url, socket_timeout=1, socket_connect_timeout=1)
+        self._told_at = -TELL_EVERY_S
 
     def run(self, stop: threading.Event) -> None:
         """Publish until told to stop; a database or broker that is away is waited for."""
@@ -57,7 +68,9 @@ class Dispatcher:
                 stop.wait(BROKER_RETRY_S)
 
     def _round(self, listener: psycopg.Connection) -> None:
-        if self.publish_due() == BATCH:
+        published = self.publish_due()
+        self._tell()
+        if published == BATCH:
             return
         wait_s = self._sleep_s()
         if wait_s > 0:
@@ -81,6 +94,16 @@ class Dispatcher:
                 self._hasten([m.id for m in batch[position:]])
                 break
         return len(batch)
+
+    def _tell(self) -> None:
+        """A round is done: the database answered, and the broker took what there was or refused it."""
+        if time.monotonic() - self._told_at < TELL_EVERY_S:
+            return
+        self._told_at = time.monotonic()
+        try:
+            self._redis.set(rounds_key(self._app.settings.host), time.time_ns())
+        except RedisError as err:
+            _log.warning("the round can't be told (%s)", type(err).__name__)
 
     def _hasten(self, job_ids: list[uuid.UUID]) -> None:
         with self._database.session(SYSTEM) as session:

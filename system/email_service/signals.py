@@ -77,6 +77,7 @@ SERVICE_NAMES: Final = {
     "beat": "mail-beat",
     "dispatcher": "mail-dispatcher",
     "exporter": "mail-exporter",
+    "flower": "mail-flower",
 }
 #: Job states; the last three are final.
 JOB_STATES: Final = ("queued", "running", "waiting", "succeeded", "failed", "unknown")
