@@ -9,10 +9,13 @@ Callers: service, at the creation of a client and at each use.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
+import queue
 import socket
+import threading
 from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from email_service.config import Settings
 from email_service.errors import ConnectError, HostNotAllowedError
@@ -21,8 +24,18 @@ Address: TypeAlias = "ipaddress.IPv4Address | ipaddress.IPv6Address"
 
 #: SMTP, submission and IMAP, with and without TLS from the start (RFC 6409, 8314), and the customary 2525.
 MAIL_PORTS: Final = frozenset({25, 143, 465, 587, 993, 2525})
-#: RFC 6052: IPv4 behind a translator.
-_TRANSLATED: Final = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
+#: Seconds until a name service that does not answer is given up.
+RESOLVE_S: float = 5.0
+#: RFC 6052: IPv4 behind a translator, public addresses alone.
+_TRANSLATED: Final = ipaddress.IPv6Network("64:ff9b::/96")
+#: Never public, whatever the version of ipaddress says: protocol assignments, the relay of 6to4, translation for local
+#: use, segment routing, and the site-local addresses that RFC 3879 withdrew.
+_INNER: Final = tuple(
+    ipaddress.ip_network(text)
+    for text in ("192.0.0.0/24", "192.88.99.0/24", "64:ff9b:1::/48", "5f00::/16", "fec0::/10")
+)
+#: RFC 5214 section 6.1: an interface identifier that ends in an IPv4 address; its second bit says if that is global.
+_ISATAP: Final = 0x0000_5EFE
 
 
 def permitted(
@@ -41,6 +54,8 @@ def permitted(
         ports = ", ".join(map(str, sorted(MAIL_PORTS)))
         raise HostNotAllowedError(f"{host}:{port}; the port must be one of {ports}")
     addresses = (resolve or _resolve)(host, port)
+    if not addresses:
+        raise ConnectError(f"{host} has no address")
     if not listed and (inner := [a for a in addresses if not is_public(a)]):
         raise HostNotAllowedError(f"{host}:{port} is at {inner[0]}, which is not a public address")
     return tuple(addresses)
@@ -50,17 +65,43 @@ def is_public(text: str) -> bool:
     """Whether an address is one of the Internet, also behind what maps IPv4 into IPv6."""
     address: Address = ipaddress.ip_address(text.partition("%")[0])
     if isinstance(address, ipaddress.IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
-        if inner is None and any(address in network for network in _TRANSLATED):
-            inner = ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
-        if inner is not None:
-            return is_public(str(inner))
+        inner = _embedded(address)
+        if inner is not None and not is_public(str(inner)):
+            return False
+        if inner is not None and address.ipv4_mapped is None and address in _TRANSLATED:
+            return True
+        address = address.ipv4_mapped or address
+    if any(address in network for network in _INNER):
+        return False
     return address.is_global and not address.is_multicast and not address.is_reserved
 
 
+def _embedded(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """The IPv4 address that packets to this one may end at: mapped, 6to4, Teredo, ISATAP, behind a translator."""
+    value = int(address)
+    if address in _TRANSLATED or value >> 32 & 0xFDFF_FFFF == _ISATAP:
+        return ipaddress.IPv4Address(value & 0xFFFF_FFFF)
+    return address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
+
+
 def _resolve(host: str, port: int) -> list[str]:
+    """Ask the system's name service, which knows no time limit, and wait ``RESOLVE_S`` at most."""
+    with contextlib.suppress(ValueError):
+        return [str(ipaddress.ip_address(host))]
+    found: queue.SimpleQueue[list[Any] | Exception] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            found.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except (OSError, ValueError) as err:
+            found.put(err)
+
+    threading.Thread(target=ask, name="resolve", daemon=True).start()
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as err:
-        raise ConnectError(f"{host} has no address ({err})", transient=not isinstance(err, UnicodeError)) from err
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+        answer = found.get(timeout=RESOLVE_S)
+    except queue.Empty:
+        raise ConnectError(f"the name service did not answer for {host} within {RESOLVE_S:g} s") from None
+    if isinstance(answer, Exception):
+        # UnicodeError, and the ValueError of a NUL: what is no name will never be one.
+        raise ConnectError(f"{host!r} has no address ({answer})", transient=isinstance(answer, OSError)) from answer
+    return list(dict.fromkeys(str(entry[4][0]) for entry in answer))
