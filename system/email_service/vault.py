@@ -3,7 +3,7 @@
 Rule 1: a plaintext leaves this module only inside a ``Secret``, and a ``Secret`` only by ``reveal``.
 Rule 2: a seal is bound to its tenant and its credential: a row copied to another owner can't be opened.
 Rule 3: no error and no repr holds a plaintext or a key.
-Callers: service seals and unseals; imap and smtp reveal at the moment they log in.
+Callers: service seals, unseals and reseals; imap and smtp reveal at the moment they log in.
 """
 
 from __future__ import annotations
@@ -103,6 +103,19 @@ class Vault:
             raise InvalidRequestError("the password is not valid Unicode") from None
         ciphertext = cipher.encrypt(nonce, clear, context)
         return SealedCredential(key_id=self._current, salt=salt, nonce=nonce, ciphertext=ciphertext)
+
+    @property
+    def current(self) -> str:
+        """The id of the key that new seals are made with."""
+        return self._current
+
+    def reseal(self, sealed: SealedCredential, tenant_id: str, credential_id: str) -> SealedCredential:
+        """The same credential under the current key, with a salt and a nonce of its own.
+
+        Raises:
+            CredentialError: as ``unseal``.
+        """
+        return self.seal(self.unseal(sealed, tenant_id, credential_id), tenant_id, credential_id)
 
     def unseal(self, sealed: SealedCredential, tenant_id: str, credential_id: str) -> Secret:
         """Decrypt what ``seal`` made for the same tenant and credential.
