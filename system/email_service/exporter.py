@@ -1,7 +1,8 @@
 """/metrics: the metrics that the architecture document promises, from one process with a normal registry.
 
 Rule 1: counters and histograms come from execution and job rows, by a cursor without gaps: exact, unsampled, and they
-survive the death of any worker and of this process, which counts all rows again when it starts.
+survive the death of any worker and of this process, which counts all rows again when it starts. What the cleanup has
+removed is in ``metric_totals``, written by the same counting (``counting``).
 Rule 2: gauges are read when they are asked for.
 Rule 3: a source that is away takes its own metrics away and nothing else (``mail_exporter_up``).
 
@@ -24,7 +25,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import psutil
 import redis
-from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, make_wsgi_app
+from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
@@ -33,12 +34,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from email_service import policy, signals, telemetry
 from email_service.celery_app import WORKERS_KEY
+from email_service.counting import COLUMNS, Counts, Row, SampleKey
 from email_service.errors import ConfigError, MailServiceError
 from email_service.tenancy import SYSTEM, Database
 
 _log = logging.getLogger(__name__)
 
-Row = Mapping[str, Any]
 #: Transaction id and row id of the last row that was counted.
 Cursor = tuple[str, str]
 #: Before the first row.
@@ -47,12 +48,8 @@ START: Final[Cursor] = ("0", "00000000-0000-0000-0000-000000000000")
 PAGE: Final = 5000
 #: How long a statement may take before its source counts as away.
 STATEMENT_MS_MAX: Final = 5000
-#: Executions with a higher number share a label: a job that is killed over and over must not make series for ever.
-ATTEMPT_MAX: Final = 10
 #: Two readings of one process's start may differ by the clock's tick and by a correction of the boot time.
 START_TOLERANCE_S: Final = 2.0
-_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
-_RETRIES: Final = (0, 1, 2, 3, 4, 5)
 #: What says that a source is away, and not that we are wrong.
 _AWAY: Final = (MailServiceError, SQLAlchemyError, redis.RedisError, OSError)
 UP: Final = signals.Metric(
@@ -91,6 +88,10 @@ class Inputs:
 
     #: Ended executions behind a cursor, and the cursor behind the last one. The one that settled its job brings it.
     ended: Callable[[Cursor], tuple[Sequence[Row], Cursor]]
+    #: Names the last removal of rows, and the last transaction whose executions are among all that were removed.
+    removed: Callable[[], tuple[str, str]]
+    #: What removed executions had come to.
+    kept: Callable[[], Mapping[SampleKey, float]]
     #: (node, name, count) of executions that run.
     running: Callable[[], Sequence[Row]]
     #: (queue, oldest_s): the oldest job that is due and that nobody has leased.
@@ -105,18 +106,14 @@ class Exporter(Collector):
     """Counts what has ended, and reads the rest when asked; ``registry`` is what is served."""
 
     def __init__(self, inputs: Inputs) -> None:
-        # They would say when this process started, not when counting did.
-        disable_created_metrics()  # type: ignore[no-untyped-call]
         self._inputs = inputs
         self._cursor = START
+        self._counts = Counts()
+        #: The last removal that our figures know of; None before the first look.
+        self._removal: str | None = None
         self._lock = threading.Lock()
         #: Source -> whether it answered the last time.
         self._up: dict[str, bool] = {}
-        self._counted = {m.name: _instrument(m) for m in signals.METRICS if m.kind != "gauge"}
-        for rule in policy.TASKS.values():
-            # From zero on: a rate sees the first one only if there was something before it.
-            self._counted["mail_task_success"].labels(_short(rule.name), rule.queue)
-            self._counted["mail_task_retry"].labels(_short(rule.name), rule.queue)
         self.registry = CollectorRegistry()
         self.registry.register(self)
 
@@ -124,38 +121,33 @@ class Exporter(Collector):
         """Count what has ended since the last time; answers how many executions that were, at most ``PAGE``."""
         with self._lock:
             try:
-                rows, self._cursor = self._inputs.ended(self._cursor)
+                return self._take_in()
             except _AWAY as err:
                 self._note("database", err)
                 return 0
-            for row in rows:
-                self._count_execution(row)
-                if row["state"] is not None:
-                    self._count_job(row)
-            return len(rows)
 
-    def _count_execution(self, row: Row) -> None:
-        task, queue, exemplar = _short(row["name"]), row["queue"], _exemplar(row)
-        attempt = str(row["ordinal"]) if row["ordinal"] <= ATTEMPT_MAX else f"over {ATTEMPT_MAX}"
-        waited = self._counted["mail_task_queue_time_seconds"].labels(queue, attempt)
-        waited.observe(max(row["queue_s"], 0.0), exemplar)
-        if row["duration_s"] is not None:
-            # Nobody saw the end of one that was killed.
-            ran = self._counted["mail_task_duration_seconds"].labels(task, queue, row["outcome"])
-            ran.observe(max(row["duration_s"], 0.0), exemplar)
-        if row["outcome"] == "retry":
-            self._counted["mail_task_retry"].labels(task, queue).inc(1, exemplar)
+    def _take_in(self) -> int:
+        if self._removal is None:
+            self._begin()
+        rows, cursor = self._inputs.ended(self._cursor)
+        # After the rows: what was removed before they were read is then surely seen.
+        removal, last_xid = self._inputs.removed()
+        if removal != self._removal and int(last_xid) > int(self._cursor[0]):
+            # Rows were removed that we have not counted (or not surely): they are in what is kept.
+            self._begin()
+            while self._take_in() == PAGE:
+                # On, under the lock: nobody is shown half of it.
+                pass
+            return 0
+        self._removal, self._cursor = removal, cursor
+        for row in rows:
+            self._counts.count(row)
+        return len(rows)
 
-    def _count_job(self, row: Row) -> None:
-        task, queue, exemplar = _short(row["name"]), row["queue"], _exemplar(row)
-        if row["state"] == "succeeded":
-            self._counted["mail_task_success"].labels(task, queue).inc(1, exemplar)
-        else:
-            error_type = row["error_type"] or row["state"]
-            self._counted["mail_task_failure"].labels(task, queue, error_type).inc(1, exemplar)
-        self._counted["mail_task_retries"].labels(task, row["state"]).observe(row["failures"], exemplar)
-        worked = self._counted["mail_task_worker_time_seconds"].labels(task)
-        worked.observe(max(row["worker_s"] or 0.0, 0.0), exemplar)
+    def _begin(self) -> None:
+        """From what is kept of removed rows, on to the rows that are there."""
+        removal, _ = self._inputs.removed()
+        self._counts, self._cursor, self._removal = Counts(self._inputs.kept()), START, removal
 
     def collect(self) -> Iterator[Family]:
         """Everything, the gauges read now."""
@@ -165,7 +157,7 @@ class Exporter(Collector):
             self._ask("broker", lambda: self._read_broker(gauges, running))
             for source, up in self._up.items():
                 gauges[UP.name].add_metric([source], float(up))
-            counted = [family for metric in self._counted.values() for family in metric.collect()]
+            counted = list(self._counts.families())
         yield from gauges.values()
         yield from counted
 
@@ -221,19 +213,8 @@ class Exporter(Collector):
                     gauges["mail_worker_memory_bytes"].add_metric([worker.node, process, kind], size)
 
 
-def _instrument(metric: signals.Metric) -> Any:
-    if metric.kind == "counter":
-        return Counter(metric.name, metric.help, metric.labels, registry=None)
-    buckets = _RETRIES if metric.document == "task.retries" else _SECONDS
-    return Histogram(metric.name, metric.help, metric.labels, buckets=buckets, registry=None)
-
-
 def _family(metric: signals.Metric) -> GaugeMetricFamily:
     return GaugeMetricFamily(metric.name, metric.help, labels=metric.labels)
-
-
-def _exemplar(row: Row) -> dict[str, str] | None:
-    return {"trace_id": row["trace_id"]} if row["trace_id"] else None
 
 
 def _short(name: str) -> str:
@@ -244,18 +225,16 @@ def _short(name: str) -> str:
 
 #: No gaps: rows are ordered by the transaction that ended them and cut off at the oldest one that still runs. A job is
 #: settled by the commit that ends its last execution (jobs.py, rule 2), so one index serves both.
-_ENDED: Final = """
-    SELECT e.ended_xid::text AS xid, e.id::text AS id, e.name, e.queue, e.ordinal, e.outcome, e.trace_id,
-           extract(epoch FROM e.ended_at - e.started_at)::float AS duration_s,
-           extract(epoch FROM e.started_at - greatest(j.created_at, e.due_at))::float AS queue_s,
-           CASE WHEN j.settled_xid = e.ended_xid THEN j.state END AS state, j.error_type, j.failures,
-           CASE WHEN j.settled_xid = e.ended_xid THEN (
-               SELECT sum(extract(epoch FROM x.ended_at - x.started_at))::float FROM executions x WHERE x.job_id = j.id
-           ) END AS worker_s
+_ENDED: Final = f"""
+    SELECT {COLUMNS}
     FROM executions e JOIN jobs j ON j.id = e.job_id
     WHERE e.ended_xid IS NOT NULL AND (e.ended_xid, e.id) > (CAST(:xid AS xid8), CAST(:id AS uuid))
       AND e.ended_xid < pg_snapshot_xmin(pg_current_snapshot())
     ORDER BY e.ended_xid, e.id LIMIT :limit
+"""  # noqa: S608  # constants
+_REMOVED: Final = """
+    SELECT coalesce((SELECT folded_xid::text FROM metric_totals ORDER BY folded_xid DESC LIMIT 1), '0') AS removal,
+           coalesce((SELECT last_xid::text FROM metric_totals ORDER BY last_xid DESC LIMIT 1), '0') AS last_xid
 """
 #: An execution whose lease has run out is dead, whatever its row says so far.
 _RUNNING: Final = """
@@ -300,8 +279,18 @@ def live_inputs(database: Database, broker_url: str, host: str) -> Inputs:
         found = rows(_ENDED, xid=after[0], id=after[1], limit=PAGE)
         return found, (found[-1]["xid"], found[-1]["id"]) if found else after
 
+    def removed() -> tuple[str, str]:
+        row = rows(_REMOVED)[0]
+        return row["removal"], row["last_xid"]
+
+    def kept() -> dict[SampleKey, float]:
+        found = rows("SELECT sample, labels, value FROM metric_totals")
+        return {(row["sample"], tuple(sorted(row["labels"].items()))): row["value"] for row in found}
+
     return Inputs(
         ended=ended,
+        removed=removed,
+        kept=kept,
         running=lambda: rows(_RUNNING),
         overdue=lambda: rows(_OVERDUE),
         waiting=lambda: rows(_WAITING),

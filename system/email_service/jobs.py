@@ -29,7 +29,7 @@ from sqlalchemy.orm import Session
 
 from email_service import policy
 from email_service.errors import ConflictError, InvalidRequestError, LeaseLostError, NotFoundError
-from email_service.tenancy import Scope
+from email_service.tenancy import SYSTEM, Scope
 
 #: PostgreSQL channel that wakes the dispatcher.
 CHANNEL: Final = "mail_due"
@@ -254,8 +254,7 @@ def adopt(session: Session, scope: Scope, job: NewJob, *, time_scale: float) -> 
         enqueue(session, scope, job, time_scale=time_scale)
 
 
-_LEASE: Final = text(
-    """
+_LEASE_SQL: Final = """
     WITH claimed AS (
         UPDATE jobs
         SET state = 'running', lease_until = clock_timestamp() + make_interval(secs => :lease_s),
@@ -263,7 +262,8 @@ _LEASE: Final = text(
             lease_execution_id = :execution, executions = executions + 1, started_at = :started
         WHERE id = :job AND tenant_id = :tenant AND state IN ('queued', 'waiting', 'running')
           AND due_at <= clock_timestamp() AND (lease_until IS NULL OR lease_until < clock_timestamp())
-        RETURNING *
+        RETURNING id, tenant_id, user_id, name, queue, client_id, message_id, traceparent, created_at, due_at,
+                  executions, failures, result, {args}
     ), vanished AS (
         UPDATE executions SET outcome = 'killed', error_type = 'worker-lost', ended_xid = pg_current_xact_id()
         WHERE job_id = :job AND outcome IS NULL AND EXISTS (SELECT 1 FROM claimed)
@@ -281,8 +281,10 @@ _LEASE: Final = text(
            + (SELECT count(*) FROM executions e WHERE e.job_id = claimed.id AND e.outcome = 'killed'
               AND e.error_type IS DISTINCT FROM 'shutdown') AS lost
     FROM claimed
-    """
-)
+"""
+_LEASE: Final = text(_LEASE_SQL.format(args="args"))
+#: mail_system may not read arguments; those of its own jobs are empty (see ``adopt``).
+_LEASE_SYSTEM: Final = text(_LEASE_SQL.format(args="CAST('{}' AS jsonb) AS args"))
 
 
 def lease(
@@ -293,7 +295,7 @@ def lease(
     Executions of the job that are still open are then known to be dead (their lease has run out) and marked killed.
     """
     row = session.execute(
-        _LEASE,
+        _LEASE_SYSTEM if scope == SYSTEM else _LEASE,
         {
             "job": delivery.job_id, "tenant": scope.tenant_id, "execution": delivery.execution_id,
             "lease_s": lease_s, "started": delivery.started_at, "received": delivery.received_at,

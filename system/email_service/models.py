@@ -300,3 +300,15 @@ class Recipient(Base):
     #: What the server said, on one line.
     reply_text: Mapped[str | None]
     updated_at: Mapped[datetime] = _now()
+
+
+class MetricTotal(Base):
+    """A sample of the exporter's, summed over executions that were removed (see ``counting``)."""
+
+    __tablename__ = "metric_totals"
+    sample: Mapped[str] = mapped_column(primary_key=True)
+    labels: Mapped[dict[str, Any]] = mapped_column(primary_key=True)
+    value: Mapped[float]
+    #: The last transaction that ended one of the executions, and the one that removed them.
+    last_xid: Mapped[str] = mapped_column(Xid8)
+    folded_xid: Mapped[str] = mapped_column(Xid8)

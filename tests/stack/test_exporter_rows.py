@@ -54,7 +54,7 @@ def lease(rows, scope, job_id):
         pss_before_bytes=None,
     )
     with rows.session(scope) as session:
-        answer = jobs.lease(session, scope, delivery, HOLDER, trace_id="d" * 32, time_scale=1.0)
+        answer = jobs.lease(session, scope, delivery, HOLDER, trace_id="d" * 32, lease_s=310.0)
         session.commit()
     assert answer is not None
     return answer

@@ -54,6 +54,8 @@ def inputs(rows):
     worker = Worker(node="mail@here", concurrency=4, started_s=1700000000.0, memory={"main": {"pss": 50, "rss": 90}})
     return Inputs(
         ended=ended,
+        removed=lambda: ("0", "0"),
+        kept=dict,
         running=lambda: [{"node": "mail@here", "name": SEND, "count": 3}],
         overdue=lambda: [{"queue": "send", "oldest_s": 1.5}],
         waiting=lambda: [{"queue": "sync", "count": 2}],
