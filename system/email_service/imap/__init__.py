@@ -1,8 +1,15 @@
-"""Read mailboxes over IMAP (RFC 3501): ``open_session``, then ``folders`` and ``changes_since``. Called by service.
+"""Read mailboxes over IMAP (RFC 3501), and move what is in them: ``open_session``. Called by service.
 
-session     what is asked of a mailbox, and tokens
-wire        the connection, its errors and spans
+session     what is asked of a mailbox
+changes     what has changed in a folder since a token
+reading     messages in batches, with those that can't be had
+moving      moving, expunging, making folders: all that writes
+folder      an open folder, its news, and questions to it
+login       who we are
+wire        the connection: commands out, replies in
+names       folders in a list (pure)
 replies     what the server's replies mean (pure)
+refusals    errors made ours, spans
 values      what goes in and comes out (pure)
 """
 

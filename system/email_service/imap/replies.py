@@ -1,40 +1,22 @@
-"""What an IMAP server's replies mean: pure functions from bytes to values, and back for names (RFC 3501 section 9).
+"""What an IMAP server's replies mean: pure functions from bytes to values (RFC 3501 section 9).
 
 Rule 1: a literal is a value like any other: nothing in it is ever read as syntax.
 Rule 2: what can't be read is a permanent ``ImapError``, never a guess; only texts for people are lenient.
-Called by session and wire.
+Called by all of the package.
 """
 
 from __future__ import annotations
 
-import base64
+import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Final, TypeAlias
 
 from email_service.errors import ImapError
-from email_service.imap.values import RemoteFolder, RemoteMessage
+from email_service.imap.values import Flags, RemoteMessage
 
 _REPLY_CHARACTERS_MAX: Final = 300
-#: RFC 6154 section 2 -> our names.
-_SPECIAL_USE: Final = {
-    "\\sent": "sent",
-    "\\drafts": "drafts",
-    "\\trash": "trash",
-    "\\junk": "spam",
-    "\\archive": "archive",
-    "\\all": "archive",
-}
-_WELL_KNOWN: Final = {
-    **dict.fromkeys(("sent", "sent items", "sent mail", "sent messages"), "sent"),
-    **dict.fromkeys(("draft", "drafts"), "drafts"),
-    **dict.fromkeys(("bin", "deleted items", "deleted messages", "trash"), "trash"),
-    **dict.fromkeys(("bulk mail", "junk", "junk e-mail", "junk email", "spam"), "spam"),
-    **dict.fromkeys(("all mail", "archive", "archives"), "archive"),
-}
-_UNSELECTABLE: Final = frozenset({"\\noselect", "\\nonexistent"})
-
 _TOKEN: Final = re.compile(
     rb"\s*(?:(?P<open>\()|(?P<close>\))"
     rb'|"(?P<quoted>(?:[^"\\]|\\.)*)"'
@@ -47,22 +29,28 @@ _INTERNAL_DATE: Final = re.compile(
 _MONTHS: Final = (b"jan", b"feb", b"mar", b"apr", b"may", b"jun", b"jul", b"aug", b"sep", b"oct", b"nov", b"dec")
 NOT_QUOTABLE: Final = re.compile(rb"[\r\n\0]")
 _CONTROL: Final = re.compile(r"[\x00-\x20\x7f]+")
+#: Flags of one message that are worth keeping to be shared.
+_FLAGS_KEPT_BYTES: Final = 1000
+#: Of 2**64.
+_DIGITS_MAX: Final = 20
+_UID_SET: Final = re.compile(rb"\d{1,10}(?::\d{1,10})?(?:,\d{1,10}(?::\d{1,10})?)*")
+_NUMBER: Final = re.compile(rb"\d{1,10}(?!\d)")
+_FLAGS_LINE: Final = re.compile(
+    rb"\* \d+ FETCH \((?:UID (\d{1,10}) )?(?:MODSEQ \(\d+\) )?FLAGS \(([^()\"\[\]{}]*)\)"
+    rb"(?: UID (\d{1,10}))?(?: MODSEQ \(\d+\))?\)\r?\n"
+)
+
+
+class Skipped(int):
+    """A literal that was read past: how long it was."""
+
+    __slots__ = ()
+
+
 #: What a reply is made of: NIL, an atom or a string, a list.
-Value: TypeAlias = "bytes | list[Value] | None"
-#: What imaplib makes of a reply: text, or text and the literal after it.
-Piece: TypeAlias = bytes | tuple[bytes, bytes]
-
-
-def replies_of(pieces: Iterable[Piece | None]) -> Iterator[list[Piece]]:
-    """The flat list of imaplib, cut into replies: each ends with the first piece that no literal follows."""
-    reply: list[Piece] = []
-    for piece in pieces:
-        if piece is None:
-            continue
-        reply.append(piece)
-        if isinstance(piece, bytes):
-            yield reply
-            reply = []
+Value: TypeAlias = "bytes | list[Value] | Skipped | None"
+#: A line, or a line and the literal after it.
+Piece: TypeAlias = "bytes | tuple[bytes, bytes | Skipped]"
 
 
 def tokens(pieces: Sequence[Piece]) -> list[Value]:
@@ -103,20 +91,39 @@ def items_of(reply: list[Value]) -> dict[bytes, Value]:
     return {key.upper(): value for key, value in zip(pairs[::2], pairs[1::2], strict=False) if isinstance(key, bytes)}
 
 
-def message_of(uid: int, items: Mapping[bytes, Value]) -> RemoteMessage:
-    """The message of a reply.
+def flags_line(line: bytes) -> tuple[int, Flags] | None:
+    """UID and flags of the usual reply that has these alone; None for any other, which ``items_of`` reads."""
+    found = _FLAGS_LINE.fullmatch(line)
+    if found is None or (found[1] is None) == (found[3] is None):
+        return None
+    return int(found[1] or found[3]), _flags(found[2])
 
-    Raises:
-        ImapError: it has none.
-    """
-    raw, flags, date = items.get(b"BODY[]"), items.get(b"FLAGS"), items.get(b"INTERNALDATE")
+
+def flags_of(value: Value) -> Flags:
+    """Flags, without the session's own."""
+    words = value if isinstance(value, list) else []
+    return _flags(b" ".join(word for word in words if isinstance(word, bytes)))
+
+
+def _flags(text: bytes) -> Flags:
+    return _flag_words(text) if len(text) <= _FLAGS_KEPT_BYTES else _flag_words.__wrapped__(text)
+
+
+@functools.lru_cache(maxsize=4096)
+def _flag_words(text: bytes) -> Flags:
+    """A folder has few combinations of flags: each is made once, and shared."""
+    words = (readable(word) for word in text.split())
+    return tuple(word for word in words if word.lower() != "\\recent")
+
+
+def message_of(uid: int, items: Mapping[bytes, Value]) -> RemoteMessage | None:
+    """The message of a FETCH reply, None if its body is not in it."""
+    raw, date = items.get(b"BODY[]"), items.get(b"INTERNALDATE")
     if not isinstance(raw, bytes):
-        # To skip it would lose it: the token moves past it.
-        raise ImapError(f"the server sent UID {uid} without its body", transient=True)
-    words = flags if isinstance(flags, list) else []
+        return None
     return RemoteMessage(
         uid=uid,
-        flags=tuple(readable(word) for word in words if isinstance(word, bytes)),
+        flags=flags_of(items.get(b"FLAGS")),
         internal_date=internal_date(date) if isinstance(date, bytes) else None,
         size_bytes=len(raw),
         raw=raw,
@@ -139,7 +146,7 @@ def internal_date(text: bytes) -> datetime | None:
         return None
 
 
-def uid_set(uids: Sequence[int]) -> str:
+def uid_set(uids: Iterable[int]) -> bytes:
     """``1:3,5``: runs of neighbours as ranges."""
     runs: list[list[int]] = []
     for uid in uids:
@@ -147,79 +154,26 @@ def uid_set(uids: Sequence[int]) -> str:
             runs[-1][1] = uid
         else:
             runs.append([uid, uid])
-    return ",".join(f"{first}:{last}" if first != last else f"{first}" for first, last in runs)
+    return b",".join(b"%d:%d" % (first, last) if first != last else b"%d" % first for first, last in runs)
+
+
+def uid_ranges(text: bytes, uid_max: int) -> list[range]:
+    """The ranges of ``1:3,5``, in order, without what is above ``uid_max`` (RFC 3501: ``3:1`` is ``1:3``)."""
+    if not _UID_SET.fullmatch(text):
+        raise ImapError(f"a set of UIDs that can't be read: {readable(text[:60])}", transient=False)
+    pairs = (sorted(map(int, part.split(b":"))) for part in text.split(b","))
+    return sorted((range(p[0], min(p[-1], uid_max) + 1) for p in pairs if p[0] <= uid_max), key=lambda r: r.start)
+
+
+def searched(text: bytes) -> Iterator[range]:
+    """UIDs of ``SEARCH 2 3 5 (MODSEQ 9)``, each as a range; nothing is made of the whole line."""
+    for found in _NUMBER.finditer(text, 0, text.find(b"(") if b"(" in text else len(text)):
+        yield range(int(found[0]), int(found[0]) + 1)
 
 
 def integer(value: Value) -> int | None:
     """A number, None if it is none."""
-    return int(value) if isinstance(value, bytes) and value.isdigit() else None
-
-
-def listed_folder(reply: list[Value]) -> tuple[frozenset[str], str, bytes] | None:
-    """Flags, the last part of the name, and the name on the wire; None if it can't be opened."""
-    flags, delimiter, name = (*reply, None, None, None)[:3]
-    if not isinstance(flags, list) or not isinstance(name, bytes) or NOT_QUOTABLE.search(name):
-        return None
-    words = frozenset(readable(flag).lower() for flag in flags if isinstance(flag, bytes))
-    if words & _UNSELECTABLE:
-        return None
-    path = decode_name(name)
-    leaf = path.rsplit(readable(delimiter), 1)[-1] if isinstance(delimiter, bytes) and delimiter else path
-    return words, leaf, name
-
-
-def typed_folders(listed: Sequence[tuple[frozenset[str], str, bytes]]) -> list[RemoteFolder]:
-    """Each type goes to one folder: to the one that is flagged so, else to the first with a well-known name."""
-    types: dict[int, str] = {}
-    for place, (_, _, name) in enumerate(listed):
-        if name.upper() == b"INBOX":
-            types[place] = "inbox"
-    for guess in (_flagged_type, _named_type):
-        for place, (flags, leaf, _) in enumerate(listed):
-            kind = guess(flags, leaf)
-            if kind is not None and kind not in types.values():
-                types.setdefault(place, kind)
-    return [
-        RemoteFolder(name=decode_name(name), type=types.get(place, "custom"))
-        for place, (_, _, name) in enumerate(listed)
-    ]
-
-
-def _flagged_type(flags: frozenset[str], _leaf: str) -> str | None:
-    return next((_SPECIAL_USE[flag] for flag in sorted(flags) if flag in _SPECIAL_USE), None)
-
-
-def _named_type(_flags: frozenset[str], leaf: str) -> str | None:
-    return _WELL_KNOWN.get(leaf.lower())
-
-
-def decode_name(name: bytes) -> str:
-    """Modified UTF-7 (RFC 3501 section 5.1.3); what is none stays as it is."""
-    text = name.decode("utf-8", "replace")
-    try:
-        decoded = re.sub("&([^-]*)-", lambda run: _decode_run(run[1]), text)
-    except ValueError:
-        return text
-    return text if "\0" in decoded else decoded
-
-
-def _decode_run(run: str) -> str:
-    if not run:
-        return "&"
-    padded = run.replace(",", "/") + "=" * (-len(run) % 4)
-    return base64.b64decode(padded, validate=True).decode("utf-16-be")
-
-
-def encode_name(name: str) -> bytes:
-    """A name as the server wants it: modified UTF-7."""
-    return re.sub(r"&|[^\x20-\x7e]+", lambda run: _encode_run(run[0]), name).encode("ascii")
-
-
-def _encode_run(run: str) -> str:
-    if run == "&":
-        return "&-"
-    encoded = base64.b64encode(run.encode("utf-16-be", "surrogatepass")).decode("ascii")
-    return f"&{encoded.rstrip('=').replace('/', ',')}-"
+    return int(value) if isinstance(value, bytes) and value.isdigit() and len(value) <= _DIGITS_MAX else None
 
 
 def quoted(text: bytes) -> bytes:

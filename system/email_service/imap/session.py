@@ -1,82 +1,67 @@
-"""A session with a mailbox: its folders, and what is new in one of them since a token.
+"""A session with a mailbox: its folders, what has changed in one of them since a token, and what may be done to mail.
 
-Rule 1: a message is (folder, UIDVALIDITY, UID); a token says up to which UID all has been handed out.
-Rule 2: a batch is bounded by count and by bytes.
-Rule 3: it reads only: EXAMINE and BODY.PEEK leave no trace in the mailbox.
+Rule 1: reading leaves no trace in the mailbox: EXAMINE and BODY.PEEK. ``moving`` alone writes.
+Rule 2: one thread at a time, and one generator of changes at a time; asking for anything else ends the one before.
 """
 
 from __future__ import annotations
 
-import imaplib
 import ssl
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import islice
 from typing import Final
 
 from email_service.errors import ConnectError, ImapError, InvalidRequestError, MailServerError
-from email_service.imap.replies import (
-    Value,
-    decode_name,
-    encode_name,
-    integer,
-    items_of,
-    listed_folder,
-    message_of,
-    replies_of,
-    tokens,
-    typed_folders,
-    uid_set,
-)
-from email_service.imap.values import Batch, ImapEndpoint, Known, RemoteFolder, RemoteMessage, SyncToken
-from email_service.imap.wire import Wire, accepted, errors, log_in, span
-from email_service.signals import (
-    IMAP_BYTES,
-    IMAP_FOLDER,
-    IMAP_MESSAGES,
-    SERVER_ADDRESS,
-    SERVER_PORT,
-    SPAN_IMAP_CONNECT,
-    SPAN_IMAP_FETCH,
-    SPAN_IMAP_LOGIN,
-    SPAN_IMAP_SELECT,
-)
+from email_service.imap import moving
+from email_service.imap.changes import Asked, changes
+from email_service.imap.login import log_in
+from email_service.imap.names import decode_name, encode_name, folder_status, listed_folder, typed_folders
+from email_service.imap.refusals import BrokenError, RefusedError, errors, span
+from email_service.imap.replies import tokens
+from email_service.imap.values import Batch, ImapEndpoint, Known, Moved, RemoteFolder, SyncToken
+from email_service.imap.wire import LITERAL_BYTES_MAX, Reply, Wire
+from email_service.signals import SERVER_ADDRESS, SERVER_PORT, SPAN_IMAP_CONNECT, SPAN_IMAP_LIST, SPAN_IMAP_LOGIN
 
-#: Most bytes of messages that one FETCH asks for (one larger message comes alone).
-BATCH_BYTES_MAX: Final = 8 * 1024 * 1024
-#: UIDs in one command: servers need not take lines above 8,192 octets (RFC 7162 section 4).
-_UIDS_AT_ONCE: Final = 500
 _LOGOUT_TIMEOUT_S: Final = 2.0
-_GONE: Final[Mapping[bytes, Value]] = {b"BODY[]": None}
 _ENCRYPTIONS: Final = ("none", "starttls", "tls")
+_AUTHS: Final = ("password", "xoauth2")
 
 
 @contextmanager
 def open_session(
-    endpoint: ImapEndpoint, timeout_s: float, *, tls: ssl.SSLContext | None = None
+    endpoint: ImapEndpoint,
+    timeout_s: float,
+    *,
+    tls: ssl.SSLContext | None = None,
+    message_bytes_max: int = LITERAL_BYTES_MAX,
 ) -> Iterator[ImapSession]:
     """A logged-in session; ``timeout_s`` bounds each wait, ``tls`` replaces the system's trust.
+
+    Messages above ``message_bytes_max`` are handed out as unreadable.
 
     Raises:
         ConnectError: no session, or no encryption where it is demanded.
         AuthenticationError: the account was refused; transient if the server says so.
     """
-    if endpoint.encryption not in _ENCRYPTIONS:
-        raise InvalidRequestError(
-            f"encryption is {endpoint.encryption!r}; it must be one of: {', '.join(_ENCRYPTIONS)}"
-        )
-    with span(SPAN_IMAP_CONNECT, _peer(endpoint)), errors("connect", broken=ConnectError, refused=ConnectError):
-        wire = Wire(endpoint, timeout_s, tls)
+    _check("encryption", endpoint.encryption, _ENCRYPTIONS)
+    _check("auth", endpoint.auth, _AUTHS)
+    where: dict[str, str | int] = {SERVER_ADDRESS: endpoint.host, SERVER_PORT: endpoint.port}
+    with span(SPAN_IMAP_CONNECT, where), errors("connect", broken=ConnectError, refused=ConnectError):
+        wire = Wire(endpoint, timeout_s, tls, literal_bytes_max=message_bytes_max)
     try:
-        with span(SPAN_IMAP_LOGIN, _peer(endpoint)):
+        with span(SPAN_IMAP_LOGIN, where):
             log_in(wire, endpoint)
         yield ImapSession(wire)
         # Nothing depends on the answer; after an error the stream may stand within a reply, so it is just closed.
-        with suppress(OSError, imaplib.IMAP4.error, MailServerError):
-            wire.sock.settimeout(_LOGOUT_TIMEOUT_S)
-            wire.logout()
+        with suppress(OSError, BrokenError, RefusedError, MailServerError):
+            wire.leave(_LOGOUT_TIMEOUT_S)
     finally:
-        wire.shutdown()
+        wire.close()
+
+
+def _check(name: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise InvalidRequestError(f"{name} is {value!r}; it must be one of: {', '.join(allowed)}")
 
 
 class ImapSession:
@@ -86,109 +71,110 @@ class ImapSession:
         self._wire = wire
         #: Names as the server wrote them: not every server's modified UTF-7 survives decoding and encoding.
         self._wire_names: dict[str, bytes] = {}
+        self._is_enabled = False
 
     def folders(self) -> list[RemoteFolder]:
-        """All folders that can be read, in the server's order.
+        """All folders that can be read, in the server's order, with their status where the list tells it.
 
         Raises:
             ImapError: the server refused, or broke off.
         """
-        with errors("LIST"):
-            replies = [tokens(pieces) for pieces in replies_of(accepted("LIST", self._wire.list('""', "*")))]
-        listed = [folder for folder in map(listed_folder, replies) if folder is not None]
-        self._wire_names = {decode_name(name): name for _, _, name in listed}
-        return typed_folders(listed)
+        with span(SPAN_IMAP_LIST, {}), errors("LIST"):
+            replies = self._list()
+            read = [(reply.kind, tokens(reply.pieces)[2:]) for reply in replies if reply.kind in {b"LIST", b"STATUS"}]
+        listed = [folder for kind, values in read if kind == b"LIST" and (folder := listed_folder(values)) is not None]
+        statuses = {
+            values[0]: folder_status(values[1])
+            for kind, values in read
+            if kind == b"STATUS" and len(values) > 1 and isinstance(values[0], bytes) and isinstance(values[1], list)
+        }
+        self._wire_names = {decode_name(folder.name): folder.name for folder in listed}
+        return typed_folders(listed, statuses)
 
     def changes_since(self, folder: str, token: SyncToken | None, known: Known, *, batch: int = 100) -> Iterator[Batch]:
-        """What the folder holds beyond the token, oldest first: at least one batch, be it empty.
+        """What has changed in the folder since the token, oldest first: at least one batch, be it empty.
 
-        Commit each batch's rows with its token before taking the next. A UIDVALIDITY other than the token's makes
-        the first batch a ``reset``, and begins at the beginning.
+        Commit each batch's rows with its token before taking the next: whatever breaks off, the last token goes on
+        from there. ``known`` is asked only where the server can't tell what changed. A UIDVALIDITY other than the
+        token's makes the first batch a ``reset``, and begins at the beginning.
 
         Raises:
             ImapError: the server refused, or broke off; ``transient`` says whether a retry may help.
         """
-        uidvalidity, highestmodseq = self._examine(folder)
-        good = token if token is not None and token.uidvalidity == uidvalidity else None
-        last_uid = good.last_uid if good else 0
-        # Flags that change later are not read yet: the token must not claim that they were.
-        modseq = good.highestmodseq if good else highestmodseq
-        uids = self._search(last_uid)
-        reset = good is None
-        for group in self._groups(uids, batch) if uids else [[]]:
-            yield Batch(
-                uidvalidity=uidvalidity,
-                reset=reset,
-                messages=self._fetch(folder, group) if group else (),
-                flags={},
-                vanished=(),
-                unreadable=(),
-                token=SyncToken(
-                    uidvalidity=uidvalidity, last_uid=group[-1] if group else last_uid, highestmodseq=modseq
-                ),
-                more=bool(group) and group[-1] != uids[-1],
-            )
-            reset = False
+        self._enable()
+        wire_name = self._wire_name(folder)
+        asked = Asked(name=folder, wire_name=wire_name, token=token, known=known, count_max=batch)
+        return changes(self._wire, asked)
 
-    def _examine(self, folder: str) -> tuple[int, int | None]:
-        """Open the folder for reading: its UIDVALIDITY and HIGHESTMODSEQ."""
-        with span(SPAN_IMAP_SELECT, {IMAP_FOLDER: folder}), errors("EXAMINE"):
-            accepted("EXAMINE", self._wire.examine(self._wire_names.get(folder) or encode_name(folder)))
-            uidvalidity = self._wire.number("UIDVALIDITY")
-            if uidvalidity is None:
-                raise ImapError(
-                    "the server gives the folder no UIDVALIDITY, so its UIDs can't be kept", transient=False
-                )
-            return uidvalidity, self._wire.number("HIGHESTMODSEQ")
+    def move(self, folder: str, uidvalidity: int, uids: Sequence[int], target: str) -> Moved:
+        """Move messages to another folder. Doing it again, after a reply was lost, does no harm.
 
-    def _search(self, last_uid: int) -> list[int]:
-        with errors("UID SEARCH"):
-            lines = accepted("UID SEARCH", self._wire.uid("SEARCH", "UID", f"{last_uid + 1}:*"))
-        found = {int(word) for line in lines if isinstance(line, bytes) for word in line.split() if word.isdigit()}
-        # "n:*" is "*:n" too (RFC 3501 section 6.4.8): the last message comes back even if it is older.
-        return sorted(uid for uid in found if uid > last_uid)
+        Raises:
+            UidValidityError: the UIDs are of another UIDVALIDITY; nothing was done.
+            ImapError: the server refused, or broke off; some may have been moved.
+        """
+        where = moving.Where(name=folder, wire_name=self._wire_name(folder), uidvalidity=uidvalidity)
+        return moving.move(self._wire, where, uids, self._wire_name(target))
 
-    def _groups(self, uids: list[int], count_max: int) -> Iterator[list[int]]:
-        """UIDs in order, as many at once as count and bytes allow."""
-        group: list[int] = []
-        size_bytes = 0
-        for uid, size in self._sizes(uids):
-            if group and (len(group) >= count_max or size_bytes + size > BATCH_BYTES_MAX):
-                yield group
-                group, size_bytes = [], 0
-            group.append(uid)
-            size_bytes += size
-        yield group
+    def expunge(self, folder: str, uidvalidity: int, uids: Sequence[int]) -> Moved:
+        """Remove messages for good, and no others. Doing it again does no harm.
 
-    def _sizes(self, uids: Iterable[int]) -> Iterator[tuple[int, int]]:
-        """Each UID with its size; 0 for one that is gone by now."""
-        rest = iter(uids)
-        while some := list(islice(rest, _UIDS_AT_ONCE)):
-            items = self._ask(some, "(UID RFC822.SIZE)")
-            for uid in some:
-                yield uid, integer(items.get(uid, {}).get(b"RFC822.SIZE")) or 0
+        Raises:
+            UidValidityError: the UIDs are of another UIDVALIDITY; nothing was done.
+            ImapError: the server refused, or broke off; some may be gone.
+        """
+        where = moving.Where(name=folder, wire_name=self._wire_name(folder), uidvalidity=uidvalidity)
+        return moving.expunge(self._wire, where, uids)
 
-    def _fetch(self, folder: str, uids: list[int]) -> tuple[RemoteMessage, ...]:
-        with span(SPAN_IMAP_FETCH, {IMAP_FOLDER: folder}) as fetching:
-            items = self._ask(uids, "(UID FLAGS INTERNALDATE BODY.PEEK[])")
-            # No reply, or a body of NIL: deleted since the search, and past.
-            there = [uid for uid in uids if items.get(uid, _GONE).get(b"BODY[]", b"") is not None]
-            messages = tuple(message_of(uid, items[uid]) for uid in there)
-            fetching.set_attribute(IMAP_MESSAGES, len(messages))
-            fetching.set_attribute(IMAP_BYTES, sum(message.size_bytes for message in messages))
-            return messages
+    def ensure_folder(self, kind: str, name: str) -> RemoteFolder:
+        """The folder of a type; where there is none, one of that name, made if need be.
 
-    def _ask(self, uids: list[int], what: str) -> dict[int, dict[bytes, Value]]:
-        """UID FETCH: the items of each message, by UID; replies without a UID are news that nobody asked for."""
-        with errors("UID FETCH"):
-            pieces = accepted("UID FETCH", self._wire.uid("FETCH", uid_set(uids), what))
-            found: dict[int, dict[bytes, Value]] = {}
-            for reply in map(tokens, replies_of(pieces)):
-                items = items_of(reply)
-                if (uid := integer(items.get(b"UID"))) is not None:
-                    found.setdefault(uid, {}).update(items)
-            return found
+        Raises:
+            ImapError: the server refused, or broke off.
+        """
+        found = self._folder_of(kind, name)
+        if found is None:
+            self._wire_names[name] = moving.create(self._wire, kind, encode_name(name))
+            found = self._folder_of(kind, decode_name(self._wire_names[name]))
+        if found is None:
+            raise ImapError(f"the server made the folder {name!r} and does not list it", transient=True)
+        return found
 
+    def _folder_of(self, kind: str, name: str) -> RemoteFolder | None:
+        folders = self.folders()
+        return next((f for f in folders if f.type == kind), None) or next((f for f in folders if f.name == name), None)
 
-def _peer(endpoint: ImapEndpoint) -> dict[str, str | int]:
-    return {SERVER_ADDRESS: endpoint.host, SERVER_PORT: endpoint.port}
+    def _list(self) -> list[Reply]:
+        """LIST with all that the server puts into it (RFC 5258, 5819, 6154), or as RFC 3501 has it."""
+        options = self._list_options()
+        if options:
+            try:
+                return self._wire.run(b'LIST "" * RETURN (' + b" ".join(options) + b")")
+            except RefusedError as err:
+                if err.kind != b"BAD":
+                    raise
+        return self._wire.run(b'LIST "" *')
+
+    def _list_options(self) -> list[bytes]:
+        can = self._wire.capabilities
+        options = [b"SPECIAL-USE"] if {b"LIST-EXTENDED", b"SPECIAL-USE"} <= can else []
+        if b"LIST-STATUS" in can:
+            modseq = b" HIGHESTMODSEQ" if b"CONDSTORE" in can or b"QRESYNC" in can else b""
+            options.append(b"STATUS (MESSAGES UIDNEXT UIDVALIDITY" + modseq + b")")
+        return options
+
+    def _enable(self) -> None:
+        """Switch QRESYNC on, once and before a folder is open (RFC 7162 section 3.2.5)."""
+        if self._is_enabled or b"QRESYNC" not in self._wire.capabilities:
+            return
+        with errors("ENABLE"):
+            try:
+                replies = self._wire.run(b"ENABLE QRESYNC")
+            except RefusedError:
+                replies = []
+        self._is_enabled = True
+        if not any(reply.kind == b"ENABLED" and b"QRESYNC" in reply.text.upper().split() for reply in replies):
+            self._wire.capabilities -= {b"QRESYNC"}
+
+    def _wire_name(self, folder: str) -> bytes:
+        return self._wire_names.get(folder) or encode_name(folder)

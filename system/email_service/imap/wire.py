@@ -1,258 +1,271 @@
-"""The connection to an IMAP server: sockets, TLS, login, and every error made ours.
+"""The connection to an IMAP server: sockets, TLS, commands out, replies in.
 
-Rule 1: no error and no span holds the password.
-Rule 2: lines and literals are bounded, so that no server decides how much memory a worker takes.
-``imaplib`` tags commands and collects replies; the socket is our own. Called by session.
+Rule 1: lines and literals are bounded, so that no server decides how much memory a worker takes. A literal above its
+bound is read past, and the session goes on.
+Rule 2: one command is in flight at most; its answer is read by who sent it. An answer that nobody came back for is
+read past before the next command.
+Why not imaplib: it sorts replies by kind and so forgets their order, holds a whole answer in memory, knows no
+command in flight, and prints passwords at a debug level.
+Called by login, session, changes, reading and moving; they make its errors ours (``refusals.errors``).
 """
 
 from __future__ import annotations
 
-import base64
 import functools
-import imaplib
 import re
 import socket
 import ssl
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from io import BufferedReader
-from typing import Any, Final
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import BinaryIO, Final, NamedTuple, cast
 
-from opentelemetry import trace
-from opentelemetry.trace import Span, SpanKind, StatusCode
-
-from email_service.errors import AuthenticationError, ConnectError, ImapError, MailServerError
-from email_service.imap.replies import NOT_QUOTABLE, quoted, readable
+from email_service.errors import ConnectError, ImapError
+from email_service.imap.refusals import BrokenError, RefusedError
+from email_service.imap.replies import Piece, Skipped, readable
 from email_service.imap.values import ImapEndpoint
-from email_service.signals import ERROR_TYPE
 
-#: A SEARCH reply of two million UIDs; a message, where no provider takes more than 50 MB in.
+#: A message: no provider takes more than 50 MB in.
+LITERAL_BYTES_MAX: Final = 64 * 1024 * 1024
+#: A SEARCH reply of two million UIDs.
 _LINE_BYTES_MAX: Final = 16 * 1024 * 1024
-_LITERAL_BYTES_MAX: Final = 64 * 1024 * 1024
-#: Response codes (RFC 5530 section 3; THROTTLED is Exchange's) that say whether a later try may succeed.
-_CODES_TRANSIENT: Final = frozenset({"INUSE", "LIMIT", "OVERQUOTA", "SERVERBUG", "THROTTLED", "UNAVAILABLE"})
-_CODES_PERMANENT: Final = frozenset(
-    {
-        "AUTHENTICATIONFAILED",
-        "AUTHORIZATIONFAILED",
-        "CANNOT",
-        "CLIENTBUG",
-        "CONTACTADMIN",
-        "EXPIRED",
-        "NONEXISTENT",
-        "NOPERM",
-        "PRIVACYREQUIRED",
-    }
-)
-#: Gmail's "[ALERT] Too many simultaneous connections", Exchange Online's BAD when it is busy.
-_SOON: Final = re.compile(r"too many|try again|temporar|unavailable|authenticated but not connected", re.IGNORECASE)
-_RESPONSE_CODE: Final = re.compile(r"\[([A-Z-]+)[\] ]")
-
-_TRACER: Final = trace.get_tracer("email_service.imap")
+#: Literals of one answer that is not of messages.
+ANSWER_BYTES_MAX: Final = 16 * 1024 * 1024
+#: What is read past; above, waiting for its end is worse than a new connection.
+_SKIPPED_BYTES_MAX: Final = 1024 * 1024 * 1024
+_PIECES_MAX: Final = 1000
+#: One system call reads a dozen messages.
+_BUFFER_BYTES: Final = 256 * 1024
+_HEAD: Final = re.compile(rb"(\S+)(?: (\d+)(?= ))?(?: ([^ \r\n]*))?")
+_LITERAL: Final = re.compile(rb"\{(\d{1,19})\}\r?\n\Z")
+_CAPABILITY_CODE: Final = re.compile(rb"\[CAPABILITY ([^\]]*)\]", re.IGNORECASE)
+_STATES: Final = (b"OK", b"NO", b"BAD")
 
 
-class Wire(imaplib.IMAP4):
-    """imaplib over a socket of our own: no Nagle delay, TLS checked, sizes bounded."""
+class Reply(NamedTuple):
+    """One reply, with the literals in it."""
 
-    def __init__(self, endpoint: ImapEndpoint, timeout_s: float, tls: ssl.SSLContext | None) -> None:
-        self._endpoint = endpoint
-        self._context = tls
-        super().__init__(endpoint.host, endpoint.port, timeout=timeout_s)
-        # At a level above 3 imaplib prints the password, and every body.
-        self.debug = 0
-        if endpoint.encryption == "starttls":
-            try:
-                self._start_tls()
-            except BaseException:
-                self.shutdown()
-                raise
+    #: ``*``, ``+`` or the tag of a command.
+    tag: bytes
+    #: The number before the kind, as in ``* 12 EXISTS``.
+    number: int | None
+    #: In upper case.
+    kind: bytes
+    #: The lines in full, each with the literal that follows it.
+    pieces: list[Piece]
 
-    def open(self, host: str = "", port: int = 143, timeout: float | None = None) -> None:
-        """Connect, and encrypt if that comes first."""
-        self.host, self.port = host, port
-        self.sock = socket.create_connection((host, port), timeout)
-        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self._endpoint.encryption == "tls":
-            self._encrypt()
-        self._reader: BufferedReader = self.sock.makefile("rb")
+    @property
+    def text(self) -> bytes:
+        """What follows the kind, on the first line."""
+        first = self.pieces[0]
+        line = first if isinstance(first, bytes) else first[0]
+        head = _HEAD.match(line)
+        return line[head.end() if head and self.tag != b"+" else 1 :].strip()
 
-    def read(self, size: int) -> bytes:
-        """The whole of a literal."""
-        if size > _LITERAL_BYTES_MAX:
-            raise ImapError(f"a literal of {size} bytes; at most {_LITERAL_BYTES_MAX} are read", transient=False)
-        data = self._reader.read(size)
-        if len(data) < size:
-            raise self.abort("the connection ended within a literal")
-        return data
 
-    def readline(self) -> bytes:
-        """A line with its end."""
-        line = self._reader.readline(_LINE_BYTES_MAX + 1)
-        if len(line) > _LINE_BYTES_MAX:
-            raise ImapError(f"a line of more than {_LINE_BYTES_MAX} bytes", transient=False)
-        return line
+class Wire:
+    """A connection that says commands and reads replies; the first is the greeting."""
 
-    def send(self, data: Any) -> None:
-        """All of the bytes."""
-        self.sock.sendall(data)
+    def __init__(
+        self,
+        endpoint: ImapEndpoint,
+        timeout_s: float,
+        tls: ssl.SSLContext | None,
+        *,
+        literal_bytes_max: int = LITERAL_BYTES_MAX,
+    ) -> None:
+        #: Upper case; as of before the login until ``ask_capabilities`` is called again.
+        self.capabilities: frozenset[bytes] = frozenset()
+        #: The server knows us already (RFC 3501 section 7.1.4).
+        self.is_authenticated = False
+        self.literal_bytes_max = literal_bytes_max
+        self._tls = tls
+        self._host = endpoint.host
+        self._count = 0
+        self._flying: bytes | None = None
+        self._leaving = False
+        self._room_bytes = ANSWER_BYTES_MAX
+        self._socket = _connected(endpoint, timeout_s)
+        try:
+            self._begin(endpoint.encryption)
+        except BaseException:
+            self.close()
+            raise
 
-    def shutdown(self) -> None:
+    def send(self, *words: bytes) -> bytes:
+        """Say a command; its tag goes to ``answer``."""
+        if self._flying is not None:
+            for _ in self.answer(self._flying, literals_bytes_max=0, refusals=False):
+                pass
+        self._count += 1
+        self._flying = b"A%d" % self._count
+        self._socket.sendall(self._flying + b" " + b" ".join(words) + b"\r\n")
+        return self._flying
+
+    def send_line(self, line: bytes) -> None:
+        """Say what a continuation asked for."""
+        self._socket.sendall(line + b"\r\n")
+
+    def answer(
+        self, tag: bytes, *, literals_bytes_max: int = ANSWER_BYTES_MAX, refusals: bool = True
+    ) -> Iterator[Reply]:
+        """The replies to a command, the tagged one last, each as it comes in.
+
+        Literals beyond ``literals_bytes_max`` in all are ``Skipped``.
+
+        Raises:
+            RefusedError: the tagged reply is NO or BAD.
+            BrokenError: BYE, the end, or what is no reply.
+        """
+        if tag != self._flying:
+            raise AssertionError("another command was said before this answer was read")
+        self._room_bytes = literals_bytes_max
+        while (reply := self._read()).tag != tag:
+            if reply.tag not in {b"*", b"+"}:
+                raise BrokenError("the server answers what was not asked")
+            yield reply
+        self._flying = None
+        if reply.kind not in _STATES:
+            raise BrokenError("the server ends its answer with what is no reply")
+        if refusals and reply.kind != b"OK":
+            raise RefusedError(reply.kind, reply.text)
+        yield reply
+
+    def run(self, *words: bytes) -> list[Reply]:
+        """Say a command and read its whole answer: few replies, such as those to CREATE."""
+        return list(self.answer(self.send(*words)))
+
+    def ask_capabilities(self) -> None:
+        """What the server can, now."""
+        self.note_capabilities(self.run(b"CAPABILITY"))
+
+    def note_capabilities(self, replies: list[Reply]) -> bool:
+        """Take capabilities from replies or from their response codes; False if they tell none."""
+        told = [words for words in map(_capabilities_in, replies) if words is not None]
+        if told:
+            self.capabilities = told[-1]
+        return bool(told)
+
+    def leave(self, timeout_s: float) -> None:
+        """Say LOGOUT, unless an answer is still to come: then the connection is just closed."""
+        if self._flying is None:
+            self._leaving = True
+            self._socket.settimeout(timeout_s)
+            self.run(b"LOGOUT")
+
+    def close(self) -> None:
         """Close, in whatever state."""
-        for closable in (self._reader, self.sock):
-            # A reset by the other side shows up here again; there is nothing left to lose.
-            with suppress(OSError):
-                closable.close()
+        # A reset by the other side shows up here again; there is nothing left to lose.
+        with suppress(OSError):
+            if hasattr(self, "_reader"):
+                self._reader.close()
+        with suppress(OSError):
+            self._socket.close()
 
-    def log_in(self, user: str, password: str) -> tuple[str, list[Any]]:
-        """LOGIN; AUTHENTICATE PLAIN for what LOGIN can't say."""
-        plain = "AUTH=PLAIN" in self.capabilities
-        if "LOGINDISABLED" in self.capabilities and not plain:
-            raise AuthenticationError("the server allows no login on this connection")
-        both = f"{user}{password}"
-        if plain and ("LOGINDISABLED" in self.capabilities or not both.isascii() or not both.isprintable()):
-            authenticate: Any = self.authenticate
-            kind, data = authenticate("PLAIN", lambda _: _plain(user, password))
-            return kind, data
-        if NOT_QUOTABLE.search(_utf8(both)):
-            raise AuthenticationError("the name or the password holds a line break, which LOGIN can't say")
-        answer = self._raw_command("LOGIN", quoted(_utf8(user)), quoted(_utf8(password)))
-        if answer[0] == "OK":
-            self.state = "AUTH"
-        return answer
-
-    def examine(self, name: bytes) -> tuple[str, list[Any]]:
-        """EXAMINE, with the replies of an earlier one forgotten."""
-        select: Callable[..., tuple[str, list[Any]]] = self.select
-        return select(quoted(name), readonly=True)
-
-    def number(self, code: str) -> int | None:
-        """The number in a response code of the last EXAMINE, such as [UIDVALIDITY 3]."""
-        values: list[Any] = self.untagged_responses.get(code) or [b""]
-        found = re.match(rb"\d+", values[-1])
-        return int(found[0]) if found else None
+    def _begin(self, encryption: str) -> None:
+        if encryption == "tls":
+            self._encrypt()
+        self._reader = self._buffered()
+        greeting = self._read()
+        if greeting.tag != b"*" or greeting.kind not in {b"OK", b"PREAUTH"}:
+            raise BrokenError("this is no IMAP server")
+        self.is_authenticated = greeting.kind == b"PREAUTH"
+        if encryption == "starttls":
+            self._start_tls()
+        elif self.note_capabilities([greeting]):
+            return
+        self.ask_capabilities()
 
     def _start_tls(self) -> None:
-        if "STARTTLS" not in self.capabilities:
+        if self.is_authenticated:
+            # RFC 9051 section 11.1: an attacker's greeting would keep the session in clear.
+            raise ConnectError("the server begins with PREAUTH, where STARTTLS is not allowed", transient=False)
+        # Asked for, not read off the greeting: many tell it only then.
+        self.ask_capabilities()
+        if b"STARTTLS" not in self.capabilities:
             # An attacker can strip the offer: never go on in clear.
             raise ConnectError("the server does not offer STARTTLS, which this client demands", transient=False)
-        accepted("STARTTLS", self._raw_command("STARTTLS"))
+        self.run(b"STARTTLS")
         # What came with the reply came in clear and may be forged: the reader is dropped with its buffer.
         self._reader.close()
         self._encrypt()
-        self._reader = self.sock.makefile("rb")
-        self._get_capabilities()
+        self._reader = self._buffered()
 
     def _encrypt(self) -> None:
-        self.sock = (self._context or _trust()).wrap_socket(self.sock, server_hostname=self.host)
+        self._socket = (self._tls or _trust()).wrap_socket(self._socket, server_hostname=self._host)
 
-    def _raw_command(self, name: str, *arguments: bytes) -> tuple[str, list[Any]]:
-        command: Callable[..., tuple[str, list[Any]]] = self._simple_command
-        return command(name, *arguments)
+    def _buffered(self) -> BinaryIO:
+        return cast("BinaryIO", self._socket.makefile("rb", buffering=_BUFFER_BYTES))
 
+    def _read(self) -> Reply:
+        line = self._line()
+        head = _HEAD.match(line)
+        if head is None:
+            raise BrokenError("the server says what is no reply")
+        tag, number, kind = head.groups()
+        reply = Reply(tag, None if number is None else int(number), (kind or b"").upper(), [])
+        # A text for people may end as a literal begins.
+        while reply.kind not in _STATES and line.endswith((b"}\r\n", b"}\n")) and (found := _LITERAL.search(line)):
+            if len(reply.pieces) >= _PIECES_MAX:
+                raise ImapError(f"a reply of more than {_PIECES_MAX} literals", transient=False)
+            reply.pieces.append((line, self._literal(int(found[1]))))
+            line = self._line()
+        reply.pieces.append(line)
+        if reply.kind == b"BYE" and tag == b"*" and not self._leaving:
+            raise BrokenError(f"the server says BYE: {readable(reply.text)}")
+        return reply
 
-def log_in(wire: Wire, endpoint: ImapEndpoint) -> None:
-    """Say who we are, unless the server knows.
+    def _line(self) -> bytes:
+        line = self._reader.readline(_LINE_BYTES_MAX + 1)
+        if len(line) > _LINE_BYTES_MAX:
+            raise ImapError(f"a line of more than {_LINE_BYTES_MAX} bytes", transient=False)
+        if not line.endswith(b"\n"):
+            raise BrokenError("the connection ended")
+        return line
 
-    Raises:
-        AuthenticationError: it refuses; permanent unless it says why it might not tomorrow.
-        ConnectError: it broke off.
-    """
-    if wire.state == "AUTH":
-        # PREAUTH: the server knows us by other means (RFC 3501 section 7.1.4).
-        return
-    user, password = endpoint.username, endpoint.password.reveal()
-    hidden = tuple(
-        text.decode("utf-8", "replace")
-        for text in (base64.b64encode(_plain(user, password)), quoted(_utf8(password)), _utf8(password))
-    )
-    with errors("LOGIN", broken=ConnectError, refused=AuthenticationError, hidden=hidden):
-        answer, said = wire.log_in(user, password)
-    if answer != "OK":
-        text = readable(said[-1], hidden=hidden)
-        raise AuthenticationError(text, transient=_is_transient(text, otherwise=False))
-
-
-def accepted(verb: str, answer: tuple[str, list[Any]]) -> list[Any]:
-    """The data of an OK.
-
-    Raises:
-        ImapError: the server said NO.
-    """
-    kind, data = answer
-    if kind == "OK":
+    def _literal(self, size_bytes: int) -> bytes | Skipped:
+        if size_bytes > min(self.literal_bytes_max, self._room_bytes):
+            return self._skip(size_bytes)
+        self._room_bytes -= size_bytes
+        data = self._reader.read(size_bytes)
+        if len(data) < size_bytes:
+            raise BrokenError("the connection ended within a literal")
         return data
-    text = readable(data[-1])
-    raise ImapError(f"{verb}: {text}", transient=_is_transient(text, otherwise=True))
+
+    def _skip(self, size_bytes: int) -> Skipped:
+        if size_bytes > _SKIPPED_BYTES_MAX:
+            raise ImapError(f"a literal of {size_bytes} bytes", transient=False)
+        left_bytes = size_bytes
+        while left_bytes:
+            data = self._reader.read(min(left_bytes, _BUFFER_BYTES))
+            if not data:
+                raise BrokenError("the connection ended within a literal")
+            left_bytes -= len(data)
+        return Skipped(size_bytes)
 
 
-@contextmanager
-def errors(
-    verb: str,
-    *,
-    broken: type[MailServerError] = ImapError,
-    refused: type[MailServerError] = ImapError,
-    hidden: Sequence[str] = (),
-) -> Iterator[None]:
-    """Errors of imaplib and of the socket as ours: ``broken`` if the connection ended, ``refused`` on BAD."""
-    try:
-        yield
-    except MailServerError:
-        raise
-    except imaplib.IMAP4.abort as err:
-        raise broken(f"{verb}: {_told(err, hidden)}", transient=True) from (None if hidden else err)
-    except imaplib.IMAP4.error as err:
-        text = _told(err, hidden)
-        # A greeting of BYE ends up here as well: too many connections.
-        transient = _is_transient(text, otherwise=refused is ConnectError)
-        raise refused(f"{verb}: {text}", transient=transient) from (None if hidden else err)
-    except ssl.SSLCertVerificationError as err:
-        raise broken(f"{verb}: {err.verify_message}", transient=False) from err
-    except OSError as err:
-        raise broken(f"{verb}: {err}", transient=True) from err
-    except ValueError as err:
-        # Without its cause and text: a UnicodeError holds what it could not encode.
-        raise broken(f"{verb}: a name or a reply that can't be read ({type(err).__name__})", transient=False) from None
+def _capabilities_in(reply: Reply) -> frozenset[bytes] | None:
+    if reply.kind == b"CAPABILITY":
+        return frozenset(reply.text.upper().split())
+    found = _CAPABILITY_CODE.match(reply.text) if reply.kind in {*_STATES, b"PREAUTH"} else None
+    return None if found is None else frozenset(found[1].upper().split())
 
 
-def _told(err: imaplib.IMAP4.error, hidden: Sequence[str]) -> str:
-    """What imaplib says; it quotes replies in Python's way, where a secret can't be found: those are left out."""
-    text = str(err)
-    if hidden and ("b'" in text or 'b"' in text):
-        return "the server answered with BAD, or with what is no reply"
-    return readable(text, hidden=hidden)
+def _connected(endpoint: ImapEndpoint, timeout_s: float) -> socket.socket:
+    """A connection to the first address that takes one."""
+    *others, last = endpoint.addresses or (endpoint.host,)
+    for address in others:
+        with suppress(OSError):
+            return _connection(address, endpoint.port, timeout_s)
+    return _connection(last, endpoint.port, timeout_s)
 
 
-def _is_transient(text: str, *, otherwise: bool) -> bool:
-    code = next((code for code in _RESPONSE_CODE.findall(text) if code in _CODES_TRANSIENT | _CODES_PERMANENT), None)
-    if code is not None:
-        return code in _CODES_TRANSIENT
-    return otherwise or _SOON.search(text) is not None
-
-
-@contextmanager
-def span(name: str, attributes: Mapping[str, str | int]) -> Iterator[Span]:
-    """A CLIENT span; an error is told by its kind, as texts of servers name addresses."""
-    with _TRACER.start_as_current_span(
-        name, kind=SpanKind.CLIENT, attributes=attributes, record_exception=False, set_status_on_exception=False
-    ) as span:
-        try:
-            yield span
-        except Exception as err:
-            span.set_attribute(ERROR_TYPE, getattr(err, "code", type(err).__name__))
-            span.set_status(StatusCode.ERROR)
-            raise
+def _connection(address: str, port: int, timeout_s: float) -> socket.socket:
+    connection = socket.create_connection((address, port), timeout_s)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
 
 
 @functools.cache
 def _trust() -> ssl.SSLContext:
     """The system's certificates, read once a process: it takes tens of milliseconds."""
     return ssl.create_default_context()
-
-
-def _plain(user: str, password: str) -> bytes:
-    """The one message of SASL PLAIN (RFC 4616)."""
-    return b"\0" + _utf8(user) + b"\0" + _utf8(password)
-
-
-def _utf8(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")

@@ -19,7 +19,9 @@ from email_service.vault import Secret
 CANARY = "canary-9f3c"
 CAPABILITY = ("C: * CAPABILITY", "S: * CAPABILITY IMAP4rev1 AUTH=PLAIN", "S: TAG OK done")
 GREETING = ("S: * OK ready", *CAPABILITY)
-LOGIN = (*GREETING, f'C: * LOGIN "ann" "{CANARY}"', "S: TAG OK welcome")
+#: What the server can do for a user comes with its welcome, or is asked for.
+WELCOME = ("S: TAG OK [CAPABILITY IMAP4rev1] welcome",)
+LOGIN = (*GREETING, f'C: * LOGIN "ann" "{CANARY}"', *WELCOME)
 LOGOUT = ("C: * LOGOUT", "S: * BYE see you", "S: TAG OK done")
 
 
@@ -312,13 +314,13 @@ def test_a_password_that_the_server_repeats_is_not_in_the_error(reply):
 
 def test_a_password_beyond_ascii_goes_by_authenticate_plain():
     token = base64.b64encode("\0ann\0pässwörd".encode()).decode()
-    steps = (*GREETING, "C: * AUTHENTICATE PLAIN", "S: + ", f"C: {token}", "S: TAG OK welcome", *LOGOUT)
+    steps = (*GREETING, "C: * AUTHENTICATE PLAIN", "S: + ", f"C: {token}", *WELCOME, *LOGOUT)
     with ScriptedServer(*steps) as server, opened(server, password="pässwörd"):
         pass
 
 
 def test_quotes_and_backslashes_in_a_password_are_escaped():
-    steps = (*GREETING, 'C: * LOGIN "ann" "a\\"b\\\\c"', "S: TAG OK welcome", *LOGOUT)
+    steps = (*GREETING, 'C: * LOGIN "ann" "a\\"b\\\\c"', *WELCOME, *LOGOUT)
     with ScriptedServer(*steps) as server, opened(server, password='a"b\\c'):
         pass
 
