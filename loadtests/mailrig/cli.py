@@ -16,18 +16,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from mailrig import report, runner
+from mailrig import doctor, report, runner
 from mailrig.checkers import Verdict
 from mailrig.clients import Account
 from mailrig.scenario import RigError, mutant_names, scenario_names
-from mailrig.stack import Stack, doctor
+from mailrig.stack import Stack
 from mailrig.store import Run, open_run
 
 PORTS: Final = ("api", "exporter", "smtp", "imap", "control", "redis", "postgres")
 PORT_MAX: Final = 65_535
 USAGE: Final = 2
 _EXIT_CODES: Final = (
-    "Exit codes: 0 pass; 1 a gate failed; 2 wrong use or internal error; 3 warnings under --strict; "
+    "Exit codes: 0 pass; 1 a gate failed (doctor: a trap); 2 wrong use or internal error; 3 warnings under --strict; "
     "4 invalid or unknown; 129, 130, 143 after SIGHUP, SIGINT, SIGTERM, with everything stopped."
 )
 
@@ -109,7 +109,13 @@ def _parser() -> argparse.ArgumentParser:
     trace.add_argument(
         "trace_id", nargs="?", help="a trace's id or its beginning, or a task's id; without it, the slowest send"
     )
-    add("doctor", _doctor, "say what this machine has and lacks")
+    seen = add("doctor", _doctor, "say what this machine lacks, and which traps a Celery application walks into")
+    seen.add_argument("--app", metavar="MODULE:APP", help="an application of yours, imported from here, alone")
+    seen.add_argument("--python", metavar="FILE", help="the interpreter that can import it (default: this one)")
+    broker = seen.add_mutually_exclusive_group()
+    broker.add_argument("--broker", metavar="URL", help="the Redis server to ask (default: the application's)")
+    broker.add_argument("--offline", action="store_true", help="ask no server")
+    seen.add_argument("--json", action="store_true", help="the answer for machines")
     return parser
 
 
@@ -235,8 +241,23 @@ def _trace(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _doctor(_: argparse.Namespace) -> int:
-    findings = doctor()
-    for name, ok, text in findings:
-        print(f"{'ok  ' if ok else 'LACK'}  {name:14} {text}")
-    return 0 if all(ok for _, ok, _ in findings) else USAGE
+def _doctor(arguments: argparse.Namespace) -> int:
+    parts = [] if arguments.app else doctor.machine()
+    app = doctor.application(arguments.app or doctor.OURS, python=arguments.python)
+    findings, away = doctor.application_findings(app), "not asked"
+    if not arguments.offline:
+        try:
+            asked = doctor.server(arguments.broker or app.broker_url, app.result_url)
+            findings, away = [*findings, *doctor.server_findings(asked)], asked.place
+        except doctor.AwayError as err:
+            # Named, it is what was asked for; the application's own may well be out of reach from here.
+            if arguments.broker:
+                raise doctor.DoctorError(str(err)) from err
+            away = str(err)
+    if arguments.json:
+        print(doctor.to_json(app, findings, parts, away))
+    else:
+        lines = [*doctor.machine_lines(parts), doctor.title(app), *doctor.finding_lines(findings, width=_width())]
+        print("\n".join([*lines, f"broker: {away}", doctor.summary(findings)]))
+    lacking = any(not right for _, right, _ in parts)
+    return USAGE if lacking else int(any(f.finding == doctor.TRAP for f in findings))

@@ -21,7 +21,8 @@ import psycopg
 import pytest
 import redis
 
-from mailrig.stack import Part, QueueSampler, StackError, doctor, end, parts
+from mailrig.doctor import machine
+from mailrig.stack import Part, QueueSampler, StackError, end, parts
 from mailrig.stack.processes import Spawner
 
 NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root needs another user for PostgreSQL")
@@ -298,6 +299,6 @@ def test_a_database_url_that_nobody_answers_is_one_clear_line():
 
 
 def test_doctor_finds_everything_here():
-    findings = doctor()
+    findings = machine()
     assert [(name, text) for name, ok, text in findings if not ok] == []
     assert {"python", "platform", "broker", "database", "database user", "ports", "memory"} <= {f[0] for f in findings}

@@ -7,12 +7,10 @@ leftovers   what a rig has started, on disk; the end of what killed rigs left
 parts       valkey and postgres: programs, options, readiness; servers of yours
 stack       all parts together, kept alive
 samplers    the broker's queues and the workers' memory while a run goes on
-doctor      what this machine has and lacks
 """
 
-from mailrig.stack.doctor import doctor
 from mailrig.stack.processes import Part, StackError, end
 from mailrig.stack.samplers import MemorySampler, QueueSampler
 from mailrig.stack.stack import Stack, StackOptions
 
-__all__ = ["MemorySampler", "Part", "QueueSampler", "Stack", "StackError", "StackOptions", "doctor", "end"]
+__all__ = ["MemorySampler", "Part", "QueueSampler", "Stack", "StackError", "StackOptions", "end"]
