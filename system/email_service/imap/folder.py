@@ -17,6 +17,7 @@ from email_service.errors import ImapError
 from email_service.imap.refusals import RefusedError, errors, span
 from email_service.imap.replies import (
     Value,
+    fetched,
     flags_line,
     flags_of,
     integer,
@@ -85,7 +86,7 @@ class OpenFolder:
     def fetch(self, uids: bytes, what: bytes) -> Iterator[tuple[int, dict[bytes, Value]]]:
         """UID FETCH: UID and items; replies without a UID are news that nobody asked for."""
         for reply in self.ask(b"FETCH", b"UID FETCH", uids, what):
-            items = items_of(tokens(reply.pieces))
+            items = fetched(reply.pieces)
             if (uid := integer(items.get(b"UID"))) is not None:
                 yield uid, items
 

@@ -21,12 +21,11 @@ from email_service.imap.refusals import errors, is_about_the_server, span
 from email_service.imap.replies import (
     Skipped,
     Value,
+    fetched,
     flags_of,
     integer,
     internal_date,
-    items_of,
     message_of,
-    tokens,
     uid_set,
 )
 from email_service.imap.values import RemoteMessage, UnreadableMessage
@@ -236,7 +235,7 @@ class Reader:
 def _items(reply: Reply) -> dict[bytes, Value]:
     """The items of a reply; none if it can't be read, so that its message is asked for alone."""
     try:
-        return items_of(tokens(reply.pieces))
+        return fetched(reply.pieces)
     except ImapError:
         return {}
 

@@ -39,6 +39,11 @@ _FLAGS_LINE: Final = re.compile(
     rb"\* \d+ FETCH \((?:UID (\d{1,10}) )?(?:MODSEQ \(\d+\) )?FLAGS \(([^()\"\[\]{}]*)\)"
     rb"(?: UID (\d{1,10}))?(?: MODSEQ \(\d+\))?\)\r?\n"
 )
+_SIZE_LINE: Final = re.compile(rb"\* \d+ FETCH \(UID (\d{1,10}) RFC822\.SIZE (\d{1,19})\)\r?\n")
+_BODY_LINE: Final = re.compile(
+    rb'\* \d+ FETCH \(UID (\d{1,10}) FLAGS \(([^()"\[\]{}]*)\) INTERNALDATE "([^"\\]*)" BODY\[\] \{\d+\}\r?\n'
+)
+_CLOSED: Final = (b")\r\n", b")\n")
 
 
 class Skipped(int):
@@ -83,6 +88,22 @@ def _scan(text: bytes, stack: list[list[Value]]) -> None:
             stack[-1].append(re.sub(rb"\\(.)", rb"\1", token["quoted"]))
         else:
             stack[-1].append(None if token["atom"].upper() == b"NIL" else token["atom"])
+
+
+def fetched(pieces: Sequence[Piece]) -> dict[bytes, Value]:
+    """The items of a FETCH reply.
+
+    The two that come by the thousand are matched as a whole where they are as usual: a fifth of the time.
+    """
+    first = pieces[0]
+    if isinstance(first, bytes):
+        size = _SIZE_LINE.fullmatch(first)
+        return items_of(tokens(pieces)) if size is None else {b"UID": size[1], b"RFC822.SIZE": size[2]}
+    body = _BODY_LINE.fullmatch(first[0]) if len(pieces) == 2 and pieces[1] in _CLOSED else None  # noqa: PLR2004
+    if body is None:
+        return items_of(tokens(pieces))
+    flags: list[Value] = [*body[2].split()]
+    return {b"UID": body[1], b"FLAGS": flags, b"INTERNALDATE": body[3], b"BODY[]": first[1]}
 
 
 def items_of(reply: list[Value]) -> dict[bytes, Value]:
