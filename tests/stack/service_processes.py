@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from waiting import until
 from email_service.celery_app import MailCelery, celery_for
 from email_service.config import settings_from
 from mailrig.stack import Part, end, parts
+from mailrig.stack.processes import Command, Spawner
 
 #: The node of the live stack's own worker.
 RIG = "mail@rig"
@@ -41,6 +44,59 @@ class Process:
         return int(self.part.popen.returncode)
 
 
+def bare_environment(redis_url: str, folder: Path, **changes: str) -> dict[str, str]:
+    """What a process needs that has a broker and never asks the database."""
+    nowhere = "postgresql://{}:nothing@127.0.0.1:9/none"
+    return {
+        **{k: v for k, v in os.environ.items() if not k.startswith(("MAIL_", "DATABASE_", "OTEL_", "CELERY"))},
+        "REDIS_URL": redis_url,
+        "DATABASE_URL": nowhere.format("mail_app"),
+        "DATABASE_SYSTEM_URL": nowhere.format("mail_system"),
+        "CREDENTIAL_ENCRYPTION_KEY": base64.b64encode(b"k" * 32).decode(),
+        "MAIL_TOKEN_SECRET": "t" * 40,
+        "MAIL_BLOB_DIR": str(folder / "blobs"),
+        "MAIL_BEAT_STORE": str(folder / "beat.db"),
+        "MAIL_FLOWER_STORE": str(folder / "flower.db"),
+        "MAIL_TIME_SCALE": "0.05",
+        **changes,
+    }
+
+
+class Bare:
+    """A broker of its own, and processes that need no more."""
+
+    def __init__(self, folder: Path) -> None:
+        self.spawner = Spawner()
+        self._part, self.redis_url = parts.start_valkey(self.spawner, folder / "valkey", folder, 0)
+
+    def close(self) -> None:
+        end([self._part], reason="stop", grace_s=5)
+        self.spawner.close()
+
+    def start(self, environment: dict[str, str], folder: Path, kind: str, *arguments: str) -> tuple[Part, Path]:
+        """A process that may fail, and its ready file."""
+        ready = folder / f"{kind}.ready"
+        ready.unlink(missing_ok=True)
+        argv = parts.python("email_service", kind, "--ready-file", str(ready), *arguments)
+        command = Command(kind=kind, argv=argv, env=environment, log=folder / f"{kind}.log")
+        return self.spawner.start(command), ready
+
+    @contextmanager
+    def serving(self, environment: dict[str, str], folder: Path, kind: str, *arguments: str) -> Iterator[Process]:
+        """A process that serves, ended with the block."""
+        part, ready = self.start(environment, folder, kind, *arguments)
+        try:
+            yield _ready(part, ready)
+        finally:
+            end([part], reason="stop", grace_s=5)
+
+
+def _ready(part: Part, ready: Path) -> Process:
+    until(lambda: ready.exists() or part.popen.poll() is not None, what=f"{part.kind}'s start")
+    assert ready.exists(), part.log.read_text()
+    return Process(part=part, facts=json.loads(ready.read_text()))
+
+
 @contextmanager
 def process(live: Any, folder: Path, kind: str, *arguments: str, **environment: str) -> Iterator[Process]:
     """``python -m email_service KIND`` on the live stack's servers, ended with the block."""
@@ -50,9 +106,7 @@ def process(live: Any, folder: Path, kind: str, *arguments: str, **environment: 
     argv = parts.python("email_service", kind, "--ready-file", str(ready), *arguments)
     part = live.stack.run_tool(name, argv, live.stack._env | environment)
     try:
-        until(lambda: ready.exists() or part.popen.poll() is not None, what=f"{kind}'s start")
-        assert ready.exists(), part.log.read_text()
-        yield Process(part=part, facts=json.loads(ready.read_text()))
+        yield _ready(part, ready)
     finally:
         end([part], reason="stop", grace_s=0)
 
