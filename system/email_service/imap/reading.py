@@ -58,10 +58,10 @@ class Read:
 class Reader:
     """Reads messages of an open folder."""
 
-    def __init__(self, folder: OpenFolder, *, count_max: int, bytes_max: int = BATCH_BYTES_MAX) -> None:
+    def __init__(self, folder: OpenFolder, *, count_max: int) -> None:
         self._folder = folder
         self._count_max = min(count_max, UIDS_AT_ONCE)
-        self._bytes_max = bytes_max
+        self._bytes_max = BATCH_BYTES_MAX
         self._refused_in_a_row = 0
 
     def read(self, uids: Sequence[int]) -> Iterator[Read]:
@@ -130,7 +130,8 @@ class Reader:
             unreadable: dict[int, UnreadableMessage] = {}
             asked = [uid for uid, size in group.items() if not self._is_too_large(size)]
             if flying is not None:
-                self._receive(asked, flying, 2 * max(self._bytes_max, *group.values()), messages, unreadable)
+                room_bytes = 2 * max(self._bytes_max, *(group[uid] for uid in asked))
+                self._receive(asked, flying, room_bytes, messages, unreadable)
             for uid in group.keys() - asked:
                 if (found := self._described(uid, f"larger than {limit} bytes")) is not None:
                     unreadable[uid] = found

@@ -63,7 +63,7 @@ def tokens(pieces: Sequence[Piece]) -> list[Value]:
     stack: list[list[Value]] = [[]]
     for piece in pieces:
         text, literal = (piece, None) if isinstance(piece, bytes) else piece
-        _scan(text if literal is None else text[: text.rindex(b"{")], stack)
+        _scan(text.rstrip() if literal is None else text[: text.rindex(b"{")], stack)
         if literal is not None:
             stack[-1].append(literal)
     if len(stack) != 1:

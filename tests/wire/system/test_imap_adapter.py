@@ -6,6 +6,24 @@ from datetime import UTC, datetime
 
 import pytest
 import trustme
+from imap_dialogue import (
+    CANARY,
+    CAPABILITY,
+    GREETING,
+    LOGIN,
+    LOGOUT,
+    WELCOME,
+    Rows,
+    body,
+    changes,
+    fetch,
+    flags,
+    folder,
+    opened,
+    search,
+    sizes,
+    token,
+)
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -13,63 +31,8 @@ from scripted_server import ScriptedServer, client_context, server_context
 
 from email_service import imap
 from email_service.errors import AuthenticationError, ConnectError, ImapError, InvalidRequestError
-from email_service.imap import RemoteFolder, SyncToken, session, wire
+from email_service.imap import RemoteFolder, reading, refusals, wire
 from email_service.vault import Secret
-
-CANARY = "canary-9f3c"
-CAPABILITY = ("C: * CAPABILITY", "S: * CAPABILITY IMAP4rev1 AUTH=PLAIN", "S: TAG OK done")
-GREETING = ("S: * OK ready", *CAPABILITY)
-#: What the server can do for a user comes with its welcome, or is asked for.
-WELCOME = ("S: TAG OK [CAPABILITY IMAP4rev1] welcome",)
-LOGIN = (*GREETING, f'C: * LOGIN "ann" "{CANARY}"', *WELCOME)
-LOGOUT = ("C: * LOGOUT", "S: * BYE see you", "S: TAG OK done")
-
-
-def folder(uidvalidity=7, *more, name="INBOX"):
-    """The dialogue that opens a folder."""
-    return (
-        f'C: * EXAMINE "{name}"',
-        "S: * FLAGS (\\Seen)",
-        "S: * 2 EXISTS",
-        f"S: * OK [UIDVALIDITY {uidvalidity}] UIDs are valid",
-        *more,
-        "S: TAG OK [READ-ONLY] open",
-    )
-
-
-def search(first, found):
-    return (f"C: * UID SEARCH UID {first}:[*]", f"S: * SEARCH{found}", "S: TAG OK done")
-
-
-def sizes(uid_set, **by_uid):
-    replies = (f"S: * 1 FETCH (UID {uid[1:]} RFC822.SIZE {size})" for uid, size in by_uid.items())
-    return (f"C: * UID FETCH {uid_set} (UID RFC822.SIZE)", *replies, "S: TAG OK done")
-
-
-def body(uid, raw, *, flags="\\Seen", date="17-Jul-1996 02:44:25 -0700", sequence=1):
-    head = f'* {sequence} FETCH (UID {uid} FLAGS ({flags}) INTERNALDATE "{date}" BODY[] {{{len(raw)}}}\r\n'
-    return head.encode() + raw + b")\r\n"
-
-
-def fetch(uid_set, *bodies):
-    return (f"C: * UID FETCH {uid_set} (UID FLAGS INTERNALDATE BODY.PEEK[])", *bodies, "S: TAG OK done")
-
-
-def opened(server, *, encryption="none", password=CANARY, timeout_s=5.0, tls=None):
-    endpoint = imap.ImapEndpoint(
-        host=server.host, port=server.port, encryption=encryption, username="ann", password=Secret(password)
-    )
-    return imap.open_session(endpoint, timeout_s, tls=tls)
-
-
-def changes(server, token=None, *, batch=100, name="INBOX", **options):
-    with opened(server, **options) as mailbox:
-        return list(mailbox.changes_since(name, token, lambda _first, _last: {}, batch=batch))
-
-
-def token(last_uid, uidvalidity=7, highestmodseq=None):
-    return SyncToken(uidvalidity=uidvalidity, last_uid=last_uid, highestmodseq=highestmodseq)
-
 
 # --- what is new ----------------------------------------------------------------------------------------------------
 
@@ -81,7 +44,7 @@ def test_a_first_synchronisation_reads_all_and_says_that_it_is_the_first():
     with ScriptedServer(*LOGIN, *steps) as server:
         (batch,) = changes(server)
     assert (batch.uidvalidity, batch.reset, batch.more) == (7, True, False)
-    assert batch.token == token(9)
+    assert batch.token == token(9, messages=2)
     first, second = batch.messages
     assert (first.uid, first.raw, first.size_bytes, first.flags) == (3, raw, len(raw), ("\\Seen", "$Work"))
     assert first.internal_date == datetime(1996, 7, 17, 9, 44, 25, tzinfo=UTC)
@@ -89,24 +52,27 @@ def test_a_first_synchronisation_reads_all_and_says_that_it_is_the_first():
 
 
 def test_a_later_synchronisation_fetches_what_is_new_alone():
-    steps = (*folder(), *search(10, " 12"), *sizes("12", u12=1), *fetch("12", body(12, b"z")), *LOGOUT)
-    with ScriptedServer(*LOGIN, *steps) as server:
-        (batch,) = changes(server, token(9))
+    steps = (*folder(), *search(10, " 12"), *flags("1:9", "S: * 1 FETCH (UID 9 FLAGS ())"))
+    new = (*sizes("12", u12=1), *fetch("12", body(12, b"z")), *LOGOUT)
+    with ScriptedServer(*LOGIN, *steps, *new) as server:
+        (batch,) = changes(server, token(9), Rows(u9=[]))
     assert (batch.reset, [message.uid for message in batch.messages]) == (False, [12])
-    assert batch.token == token(12)
+    assert batch.token == token(12, messages=2)
 
 
 def test_the_last_message_that_a_search_beyond_the_end_returns_is_not_new():
-    with ScriptedServer(*LOGIN, *folder(), *search(10, " 9"), *LOGOUT) as server:
-        (batch,) = changes(server, token(9))
-    assert (batch.messages, batch.token, batch.reset, batch.more) == ((), token(9), False, False)
+    known = flags("1:9", "S: * 1 FETCH (UID 3 FLAGS ())", "S: * 2 FETCH (UID 9 FLAGS ())")
+    with ScriptedServer(*LOGIN, *folder(), *search(10, " 9"), *known, *LOGOUT) as server:
+        (batch,) = changes(server, token(9), Rows(u3=[], u9=[]))
+    assert (batch.messages, batch.token) == ((), token(9, messages=2))
+    assert (batch.reset, batch.more, batch.flags, batch.vanished) == (False, False, {}, ())
 
 
 @pytest.mark.parametrize("reply", ["", " "])
 def test_an_empty_folder_gives_one_batch_without_messages_and_a_token(reply):
     with ScriptedServer(*LOGIN, *folder(), *search(1, reply), *LOGOUT) as server:
         (batch,) = changes(server)
-    assert (batch.messages, batch.token, batch.reset, batch.more) == ((), token(0), True, False)
+    assert (batch.messages, batch.token, batch.reset, batch.more) == ((), token(0, messages=0), True, False)
 
 
 def test_a_search_without_a_reply_found_nothing():
@@ -120,19 +86,41 @@ def test_another_uidvalidity_resets_and_begins_at_the_beginning():
     steps = (*folder(8), *search(1, " 1 2"), *sizes("1:2", u1=1, u2=1), *fetch("1", body(1, b"a")))
     with ScriptedServer(*LOGIN, *steps, *fetch("2", body(2, b"b")), *LOGOUT) as server:
         first, second = changes(server, token(900), batch=1)
-    assert (first.reset, first.more, first.token) == (True, True, token(1, uidvalidity=8))
-    assert (second.reset, second.more, second.token) == (False, False, token(2, uidvalidity=8))
+    assert (first.reset, first.more, first.token) == (True, True, token(1, uidvalidity=8, messages=1))
+    assert (second.reset, second.more, second.token) == (False, False, token(2, uidvalidity=8, messages=2))
 
 
-def test_a_batch_is_fetched_when_it_is_asked_for_and_not_before():
-    steps = (*folder(), *search(1, " 1 2"), *sizes("1:2", u1=1, u2=1), *fetch("1", body(1, b"a")), *LOGOUT)
-    with ScriptedServer(*LOGIN, *steps) as server, opened(server) as mailbox:
-        batch = next(mailbox.changes_since("INBOX", None, lambda _first, _last: {}, batch=1))
-    assert batch.token == token(1)
+def test_a_batch_is_asked_for_while_the_one_before_is_stored_and_no_further():
+    steps = (*folder(), *search(1, " 1 2 3"), *sizes("1:3", u1=1, u2=1, u3=1), *fetch("1", body(1, b"a")))
+    with ScriptedServer(*LOGIN, *steps, "C: * UID FETCH 2 *", "DEAF") as server, opened(server) as mailbox:
+        batch = next(mailbox.changes_since("INBOX", None, Rows(), batch=1))
+    assert batch.token == token(1, messages=1)
+
+
+def test_an_answer_that_nobody_came_back_for_is_read_past():
+    steps = (*folder(), *search(1, " 1 2"), *sizes("1:2", u1=1, u2=1), *fetch("1", body(1, b"a")))
+    following = (*fetch("2", body(2, b"b" * 2000)), *folder(8, name="Other"), *search(1, ""), *LOGOUT)
+    with ScriptedServer(*LOGIN, *steps, *following) as server, opened(server) as mailbox:
+        next(mailbox.changes_since("INBOX", None, Rows(), batch=1))
+        (batch,) = mailbox.changes_since("Other", None, Rows())
+    assert batch.token == token(0, uidvalidity=8, messages=0)
+
+
+def test_a_generator_that_was_overtaken_says_so():
+    steps = (*folder(), *search(1, " 1 2"), *sizes("1:2", u1=1, u2=1), *fetch("1", body(1, b"a")))
+    with (
+        ScriptedServer(*LOGIN, *steps, *fetch("2", body(2, b"b")), "C: * LIST*", "S: TAG OK done", *LOGOUT) as server,
+        opened(server) as mailbox,
+    ):
+        batches = mailbox.changes_since("INBOX", None, Rows(), batch=1)
+        next(batches)
+        mailbox.folders()
+        with pytest.raises(AssertionError, match="another command"):
+            next(batches)
 
 
 def test_a_batch_ends_before_it_holds_too_many_bytes(monkeypatch):
-    monkeypatch.setattr(session, "BATCH_BYTES_MAX", 100)
+    monkeypatch.setattr(reading, "BATCH_BYTES_MAX", 100)
     steps = (*folder(), *search(1, " 1 2 3"), *sizes("1:3", u1=60, u2=60, u3=40))
     fetches = (*fetch("1", body(1, b"a")), *fetch("2:3", body(2, b"b"), body(3, b"c", sequence=3)))
     with ScriptedServer(*LOGIN, *steps, *fetches, *LOGOUT) as server:
@@ -164,26 +152,11 @@ def test_news_among_the_replies_is_not_taken_for_an_answer():
 
 def test_messages_that_vanish_between_search_and_fetch_are_passed_over():
     bodies = (body(3, b"c"), "S: * 2 FETCH (UID 2 BODY[] NIL)")
-    steps = (*folder(), *search(1, " 1 2 3"), *sizes("1:3", u3=1), *fetch("1:3", *bodies), *LOGOUT)
+    steps = (*folder(), *search(1, " 1 2 3"), *sizes("1:3", u3=1), *fetch("1:3", *bodies), *flags("1:2"), *LOGOUT)
     with ScriptedServer(*LOGIN, *steps) as server:
         (batch,) = changes(server)
     assert [message.uid for message in batch.messages] == [3]
-    assert batch.token == token(3)
-
-
-def test_a_message_that_comes_without_its_body_is_not_passed_over():
-    steps = (*folder(), *search(1, " 1"), *sizes("1", u1=1), *fetch("1", "S: * 1 FETCH (UID 1 FLAGS ())"))
-    with ScriptedServer(*LOGIN, *steps, "DEAF") as server, pytest.raises(ImapError) as caught:
-        changes(server)
-    assert caught.value.transient
-
-
-def test_a_token_keeps_the_modification_sequence_that_its_flags_are_good_for():
-    modseq = "S: * OK [HIGHESTMODSEQ 715194045007] highest"
-    with ScriptedServer(*LOGIN, *folder(7, modseq), *search(1, ""), *LOGOUT) as server:
-        assert changes(server)[0].token == token(0, highestmodseq=715194045007)
-    with ScriptedServer(*LOGIN, *folder(7, modseq), *search(10, ""), *LOGOUT) as server:
-        assert changes(server, token(9, highestmodseq=5))[0].token == token(9, highestmodseq=5)
+    assert (batch.unreadable, batch.token) == ((), token(3, messages=1))
 
 
 def test_a_folder_without_uidvalidity_can_not_be_synchronised():
@@ -234,7 +207,7 @@ def test_a_folder_is_opened_by_the_name_that_the_server_gave_it():
         opened(server) as mailbox,
     ):
         (remote,) = mailbox.folders()
-        assert next(mailbox.changes_since(remote.name, None, lambda _first, _last: {})).messages == ()
+        assert next(mailbox.changes_since(remote.name, None, Rows())).messages == ()
 
 
 # --- errors ---------------------------------------------------------------------------------------------------------
@@ -326,7 +299,7 @@ def test_quotes_and_backslashes_in_a_password_are_escaped():
 
 
 def test_a_server_that_knows_us_already_is_not_told_a_password():
-    with ScriptedServer("S: * PREAUTH hello ann", *CAPABILITY, *LOGOUT) as server, opened(server):
+    with ScriptedServer("S: * PREAUTH hello ann", *CAPABILITY, *CAPABILITY, *LOGOUT) as server, opened(server):
         pass
 
 
@@ -364,7 +337,7 @@ def test_a_refused_command_says_whether_to_try_again(reply, transient):
         (b"* 1 FETCH (UID 1 BODY[] {100}\r\nonly so mu", "DROP"),
         (b"* 1 FETCH (UID 1 BODY[] {3}\r\nabc", "DROP"),
         (body(1, b"a"), "S: * BYE maintenance"),
-        (body(1, b"a"), "S: TAG NO [SERVERBUG] some could not be read", "DEAF"),
+        (body(1, b"a"), "S: TAG NO [UNAVAILABLE] the disk is away", "DEAF"),
     ],
     ids=["drop", "BYE", "drop in a literal", "drop after a literal", "BYE after a message", "NO after a message"],
 )
@@ -372,7 +345,7 @@ def test_a_fetch_that_breaks_off_is_transient_and_gives_no_batch(steps):
     dialogue = (*LOGIN, *folder(), *search(1, " 1 2"), *sizes("1:2", u1=1, u2=1), "C: * UID FETCH*")
     taken = []
     with ScriptedServer(*dialogue, *steps) as server, pytest.raises(ImapError) as caught, opened(server) as mailbox:
-        taken.extend(mailbox.changes_since("INBOX", None, lambda _first, _last: {}))
+        taken.extend(mailbox.changes_since("INBOX", None, Rows()))
     assert caught.value.transient
     assert taken == []
 
@@ -490,7 +463,7 @@ def spans(monkeypatch):
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr(wire, "_TRACER", provider.get_tracer("test"))
+    monkeypatch.setattr(refusals, "_TRACER", provider.get_tracer("test"))
     return exporter
 
 
