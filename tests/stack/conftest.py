@@ -17,6 +17,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 from sqlalchemy import text
+from use_cases import PASSWORD, Desk, settings, tools
 from waiting import until
 
 from email_service.config import database_url
@@ -89,6 +90,14 @@ def tenant(system_rows) -> str:
         session.execute(text("INSERT INTO tenants (id) VALUES (:id)"), {"id": name})
         session.commit()
     return name
+
+
+@pytest.fixture
+def desk(postgres, app_rows, system_rows, tenant, fakemail, tmp_path) -> Desk:  # noqa: PLR0917  # fixtures
+    """A client with a mailbox on a fakemail, and its work done here: no broker, no worker."""
+    fakemail.add_user("ann@example.test", PASSWORD)
+    made = tools(settings(postgres, tmp_path), app_rows, system_rows, tmp_path)
+    return Desk.open(made, tenant, address="ann@example.test", fakes=fakemail)
 
 
 @dataclass(frozen=True, kw_only=True)
