@@ -142,7 +142,7 @@ _KEEP: Final = text(
     """
     INSERT INTO metric_totals AS m (sample, labels, value, last_xid, folded_xid)
     SELECT s, l, v, CAST(:last_xid AS xid8), pg_current_xact_id()
-    FROM unnest(:samples, :labels, :values) AS t(s, l, v)
+    FROM unnest(CAST(:samples AS text[]), CAST(:labels AS jsonb[]), CAST(:values AS float8[])) AS t(s, l, v)
     ON CONFLICT (sample, labels) DO UPDATE
     SET value = m.value + excluded.value, last_xid = greatest(m.last_xid, excluded.last_xid),
         folded_xid = excluded.folded_xid

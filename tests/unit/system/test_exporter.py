@@ -17,7 +17,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from email_service import exporter, policy, signals
+from email_service import counting, exporter, policy, signals
 from email_service.errors import DatabaseError
 from email_service.exporter import Depth, Exporter, Inputs, Worker
 
@@ -149,7 +149,7 @@ def test_a_job_that_is_killed_for_ever_makes_a_limited_number_of_series(inputs, 
     served = Exporter(inputs)
     served.refresh()
     (family,) = [f for f in served.registry.collect() if f.name == "mail_task_queue_time_seconds"]
-    assert len({s.labels["attempt"] for s in family.samples}) == exporter.ATTEMPT_MAX + 1
+    assert len({s.labels["attempt"] for s in family.samples}) == counting.ATTEMPT_MAX + 1
 
 
 def test_a_clock_that_went_back_makes_no_negative_time(inputs, rows):
@@ -234,7 +234,142 @@ def test_a_source_that_comes_back_is_said_to_be_up_and_nothing_is_counted_twice(
 
 
 def test_registering_reads_nothing(inputs):
-    Exporter(Inputs(ended=away, running=away, overdue=away, waiting=away, depth=away, workers=away))
+    fields = ("ended", "removed", "kept", "running", "overdue", "waiting", "depth", "workers")
+    Exporter(Inputs(**dict.fromkeys(fields, away)))
+
+
+# --- rows that the cleanup removes
+
+
+class Rows:
+    """Executions that are there, and what is kept of those that are not."""
+
+    def __init__(self):
+        self.there, self.kept, self.removal, self.last = [], {}, 0, 0
+
+    def end(self, xid, **changes):
+        self.there.append(settled(xid=str(xid), id=str(uuid.UUID(int=xid)), **changes))
+
+    def remove(self, *xids):
+        gone = [row for row in self.there if int(row["xid"]) in xids]
+        self.there = [row for row in self.there if int(row["xid"]) not in xids]
+        fresh = counting.Counts(self.kept)
+        for row in gone:
+            fresh.count(row)
+        self.kept, self.removal, self.last = fresh.samples(), self.removal + 1, max(self.last, *xids)
+
+    def ended(self, after):
+        page = [row for row in self.there if int(row["xid"]) > int(after[0])][: exporter.PAGE]
+        return page, (page[-1]["xid"], page[-1]["id"]) if page else after
+
+
+@pytest.fixture
+def table():
+    return Rows()
+
+
+@pytest.fixture
+def removing(inputs, table):
+    return replace(
+        inputs,
+        ended=table.ended,
+        removed=lambda: (str(table.removal), str(table.last)),
+        kept=lambda: table.kept,
+    )
+
+
+def caught_up(inputs):
+    served = Exporter(inputs)
+    while served.refresh() == exporter.PAGE:
+        pass
+    return served
+
+
+def counters(served):
+    """Every sample that was counted, with its value."""
+    names = {m.name for m in signals.METRICS if m.kind != "gauge"}
+    return {
+        (s.name, *sorted(s.labels.items())): pytest.approx(s.value)
+        for family in served.registry.collect()
+        if family.name in names
+        for s in family.samples
+    }
+
+
+def some_executions(table):
+    for xid in range(1, 30):
+        state = ("succeeded", "failed", "unknown")[xid % 3]
+        table.end(xid, state=state, outcome=state, error_type="smtp", ordinal=xid % 13 + 1, queue_s=xid / 7)
+        table.there[-1] |= {"failures": xid % 4, "worker_s": xid / 3, "duration_s": xid / 5}
+
+
+def test_a_restart_after_a_removal_counts_what_it_counted_before(removing, table):
+    some_executions(table)
+    before = counters(caught_up(removing))
+    table.remove(*range(3, 20))
+    table.remove(20, 2)
+    assert counters(caught_up(removing)) == before
+    table.remove(*range(30))
+    assert counters(caught_up(removing)) == before
+
+
+def test_a_removal_of_counted_rows_changes_nothing(removing, table):
+    some_executions(table)
+    served = caught_up(removing)
+    before = counters(served)
+    table.remove(*range(1, 29))
+    for _ in range(3):
+        served.refresh()
+        assert counters(served) == before
+
+
+def test_rows_that_are_removed_before_they_are_counted_are_not_lost(removing, table):
+    some_executions(table)
+    served = caught_up(removing)
+    table.end(40, queue="sync", name="email_service.tasks.sync_emails")
+    table.end(41)
+    table.remove(5, 40)
+    table.end(42)
+    served.refresh()
+    served.refresh()
+    assert counters(served) == counters(caught_up(removing))
+    assert value(served, "mail_task_success_total", task="sync_emails", queue="sync") == 1
+
+
+def test_rows_that_are_removed_between_two_pages_are_counted_once(removing, table, monkeypatch):
+    monkeypatch.setattr(exporter, "PAGE", 10)
+    some_executions(table)
+    before = counters(caught_up(removing))
+    served = Exporter(removing)
+    served.refresh()
+    table.remove(*range(5, 25))
+    while served.refresh() == exporter.PAGE:
+        pass
+    assert counters(served) == before
+
+
+def test_rows_that_are_removed_while_a_page_is_read_are_counted_once(removing, table):
+    some_executions(table)
+    before = counters(caught_up(removing))
+    waiting = [lambda: table.remove(*range(5, 25))]
+
+    def ended(after):
+        page = table.ended(after)
+        if waiting:
+            waiting.pop()()
+        return page
+
+    served = Exporter(replace(removing, ended=ended))
+    served.refresh()
+    served.refresh()
+    assert counters(served) == before
+
+
+def test_a_sample_that_an_earlier_version_kept_under_other_labels_stays_away(removing, table):
+    table.kept = {("mail_task_success_total", (("flavour", "old"),)): 5.0, ("no_metric", ()): 1.0}
+    served = caught_up(removing)
+    assert "flavour" not in generate_latest(served.registry).decode()
+    assert value(served, "mail_task_success_total", task="send_email", queue="send") == 0
 
 
 # --- Redis and processes

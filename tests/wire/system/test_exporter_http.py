@@ -25,6 +25,8 @@ ROW = {
 def inputs(**changes):
     options = {
         "ended": lambda after: ([ROW], ("10", "1")) if after == exporter.START else ([], after),
+        "removed": lambda: ("0", "0"),
+        "kept": dict,
         "running": list,
         "overdue": list,
         "waiting": list,
