@@ -18,6 +18,7 @@ _LAYERS: Final = ("overlay", "aufs")
     consequence="a publish to a Redis that is frozen hangs for more than 25 s; with 2 s it fails after 10.6 s (and "
     "the message may be queued all the same)",
     right="broker_transport_options={'socket_timeout': 10, 'socket_connect_timeout': 5}",
+    issue="celery/celery#4296",
 )
 def _socket_timeout(app: App) -> Seen:
     timeout_s = app.transport_options.get("socket_timeout")
@@ -73,6 +74,7 @@ def _result_write(app: App) -> Seen:
     consequence="worker_max_memory_per_child is KB of ru_maxrss, which counts what a child inherits: below the base "
     "it silently replaces the child after every task (1 s or more each)",
     right="above the main process's own memory by what a task needs",
+    issue="celery/celery#4125",
 )
 def _memory(app: App) -> Seen:
     limit = app.setting("worker_max_memory_per_child")

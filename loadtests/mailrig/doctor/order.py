@@ -47,6 +47,7 @@ def _queue_priority(app: App) -> Seen:
     "priority-inverted",
     consequence="0 is served first on Redis: with RabbitMQ's numbers the order is upside down",
     right="the smallest number for what is urgent: on Redis, 9 minus RabbitMQ's",
+    issue="celery/celery#4599",
 )
 def _inverted(app: App) -> Seen:
     ranked = _ranked(app)
@@ -76,6 +77,7 @@ def _order(tasks: list[Task]) -> str:
     "priority-clamped",
     consequence="kombu clamps to 0-9: 10 and 9 share the last list, so RabbitMQ's highest becomes the very last",
     right="priorities from 0 to 9",
+    issue="celery/celery#8967",
 )
 def _clamped(app: App) -> Seen:
     beyond = [p for p in _used(app) if not 0 <= p <= PRIORITY_MAX]

@@ -19,6 +19,7 @@ def _limit_s(tasks: tuple[Task, ...]) -> float:
     consequence="unacked_index holds the time of receipt and is never refreshed: a visibility of 3 s ran a task of "
     "7 s three times, at once",
     right="broker_transport_options visibility_timeout above the hard time limit",
+    issue="celery/celery#5935",
 )
 def _visibility_limit(app: App) -> Seen:
     late = tuple(task for task in app.all_tasks if task.acks_late)
@@ -36,6 +37,7 @@ def _visibility_limit(app: App) -> Seen:
     consequence="a retry waits in a worker, unacknowledged: a visibility of 3 s ran a task with a countdown of 10 s "
     "four times",
     right="visibility_timeout above the longest countdown (retry or eta) and the time limit together",
+    issue="celery/kombu#337",
 )
 def _visibility_retry(app: App) -> Seen:
     if not app.on_redis:
