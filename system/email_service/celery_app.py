@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -43,6 +44,10 @@ WORKERS_KEY: Final = "mail:workers"
 #: Remote-control command that tells a worker's progress to the health check.
 PROGRESS_COMMAND: Final = "mail_progress"
 
+#: Seconds for which the API does not try a broker that was away: nobody waits for it in a request but the first.
+BROKER_RESTS_S: Final = 5.0
+_RETRY_POLICY: Final = {"max_retries": 3, "interval_start": 0, "interval_step": 0.5, "interval_max": 2}
+
 _STATIC: Final[dict[str, Any]] = {
     "task_default_queue": "periodic",
     "task_create_missing_queues": False,
@@ -50,7 +55,7 @@ _STATIC: Final[dict[str, Any]] = {
     "accept_content": ["json"],
     "broker_connection_retry_on_startup": True,
     "broker_connection_max_retries": None,
-    "task_publish_retry_policy": {"max_retries": 3, "interval_start": 0, "interval_step": 0.5, "interval_max": 2},
+    "task_publish_retry_policy": _RETRY_POLICY,
     "worker_disable_rate_limits": True,
     # KB of ru_maxrss: above the parent's own, or every task would cost a child.
     "worker_max_memory_per_child": 150_000,
@@ -86,6 +91,8 @@ class MailCelery(Celery):  # type: ignore[misc]  # Celery ships no types
     """Celery, with the settings and telemetry of this process at hand for tasks."""
 
     settings: Settings
+    #: Monotonic time until which ``submit`` leaves publishing to the dispatcher, as the broker was away.
+    broker_rests_until_s: float = 0.0
 
     def _get_backend(self) -> Any:
         """Workers store results; nobody here waits for one.
@@ -177,11 +184,12 @@ def submit(
             root_kind=None,
         ) as span:
             made = replace(made, traceparent=telemetry.traceparent(span))
-            enqueued = jobs.enqueue(session, scope, made, time_scale=app.settings.time_scale)
+            at_once = time.monotonic() >= app.broker_rests_until_s
+            enqueued = jobs.enqueue(session, scope, made, time_scale=app.settings.time_scale, publish=at_once)
             if enqueued.created and write is not None:
                 write(session)
             session.commit()
-            if enqueued.created:
+            if enqueued.created and at_once:
                 _send_or_leave(app, _first_message(scope, made, queue, made.traceparent))
     return enqueued
 
@@ -201,10 +209,12 @@ def _first_message(scope: Scope, job: NewJob, queue: str, traceparent: str | Non
     )
 
 
-def _send_or_leave(app: Celery, message: Message) -> None:
+def _send_or_leave(app: MailCelery, message: Message) -> None:
+    """Publish, or leave it to the dispatcher; while the broker is away, one request in a while finds that out."""
     try:
-        send(app, message)
+        send(app, message, retries=1)
     except (OperationalError, RedisError) as err:
+        app.broker_rests_until_s = time.monotonic() + BROKER_RESTS_S
         _log.warning("broker did not take task %s (%s): the dispatcher will publish it", message.id, type(err).__name__)
 
 
@@ -227,8 +237,11 @@ def republish(app: Celery, message: Message) -> None:
         send(app, message)
 
 
-def send(app: Celery, message: Message) -> None:
-    """Hand a message to the broker, outside any span of its own. It carries ids, never content."""
+def send(app: Celery, message: Message, *, retries: int = 3) -> None:
+    """Hand a message to the broker, outside any span of its own. It carries ids, never content.
+
+    A retry costs nothing where a pooled connection was dropped, and 1.5 s where nobody listens (redis-py's own).
+    """
     app.send_task(
         message.name,
         kwargs={
@@ -238,6 +251,7 @@ def send(app: Celery, message: Message) -> None:
         },
         task_id=str(message.id),
         retries=message.failures,
+        retry_policy={**_RETRY_POLICY, "max_retries": retries},
         headers={"traceparent": message.traceparent},
         # What logs and events show of the arguments is decided here, not by their repr.
         argsrepr="()",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import uuid
 from dataclasses import dataclass
 from typing import Any
 
+from kombu.transport import memory
 from use_cases import settings, tools
 
 from email_service.api import create_app, issue_token
 from email_service.celery_app import celery_for
+from email_service.models import EmailFolder, EmailMessage
 from email_service.tenancy import Scope
 
 SERVER = {"host": "127.0.0.1", "port": 3143, "encryption": "none"}
@@ -22,6 +25,9 @@ def application(postgres, app_rows, system_rows, folder, *, rate_limit=None, **v
     made = settings(postgres, folder, **({"MAIL_RATE_LIMIT": "off"} | variables))
     celery = celery_for(made)
     celery.conf.broker_url = "memory://"
+    # The transport's queues belong to the process: what an earlier test left is not ours.
+    for queue in memory.Channel.queues.values():
+        queue.queue.clear()
     hands = tools(made, app_rows, system_rows, folder)
     return create_app(hands, celery, rate_limit=rate_limit), hands
 
@@ -75,8 +81,6 @@ class Desk:
 
     def upload(self, data=b"bytes", filename="report.pdf", content_type="application/pdf") -> dict[str, Any]:
         """Upload a file."""
-        import io
-
         form = {"file": (io.BytesIO(data), filename, content_type)}
         answer = self.call("POST", "/email/attachments", data=form)
         assert answer.status == 201, answer.data
@@ -87,8 +91,6 @@ class Desk:
 
     def message(self, client_id, **columns) -> str:
         """Write a message as a synchronisation would."""
-        from email_service.models import EmailMessage
-
         row = {
             "client_id": uuid.UUID(client_id), "message_id": f"<{uuid.uuid4()}@example.test>",
             "sender": "bob@example.test", "recipients_to": ["ann@example.test"], "recipients_cc": [], "subject": "s",
@@ -103,8 +105,6 @@ class Desk:
 
     def folder(self, client_id, name="INBOX", kind="inbox") -> uuid.UUID:
         """Write a folder as a synchronisation would."""
-        from email_service.models import EmailFolder
-
         folder_id = uuid.uuid4()
         owner = {"tenant_id": self.scope.tenant_id, "user_id": self.scope.user_id}
         with self.session() as session:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from http_desk import Desk, application
 from sqlalchemy import text
+from sqlalchemy.event import listen
 
 from email_service.api.messages import disposition
 from email_service.models import EmailAttachment
@@ -246,24 +247,22 @@ def test_nobody_else_reads_them(desk, box):
         assert other.call("POST", f"/email/{verb}", json={"message_ids": [message_id]}).status == 404
 
 
-def test_a_page_reads_an_index_from_where_the_last_one_ended(desk, box, monkeypatch):
+@pytest.mark.parametrize("query", ["limit=2", "limit=2&folder_id={}"])
+def test_a_page_reads_an_index_from_where_the_last_one_ended(desk, box, query):
     """Deep pages cost what the first one costs: the position is a condition of the index, not a filter."""
     client_id, folder_id = box
     for hour in range(3):
         desk.message(client_id, folder_id=folder_id, internal_date=DAY + timedelta(hours=hour))
+    query = query.format(folder_id)
+    cursor = desk.call("GET", f"/email/messages?{query}").json["cursor"]
+    asked = []
+    engine = desk.tools.database.engine
+    listen(engine, "before_cursor_execute", lambda _c, _u, sql, values, *_: asked.append((sql, values)))
+    desk.call("GET", f"/email/messages?{query}&cursor={cursor}")
+    (sql, values), *_ = asked
     with desk.session() as session:
-        session.execute(text("SET LOCAL enable_seqscan = off"))
-        session.execute(text("SET LOCAL enable_sort = off"))
-        plan = "\n".join(
-            row[0]
-            for row in session.execute(
-                text(
-                    "EXPLAIN SELECT id FROM email_messages WHERE tenant_id = :t AND user_id = :u "
-                    "AND internal_date IS NOT NULL AND (internal_date, id) < (now(), gen_random_uuid()) "
-                    "ORDER BY internal_date DESC NULLS LAST, id DESC LIMIT 3"
-                ),
-                {"t": desk.scope.tenant_id, "u": desk.scope.user_id},
-            )
-        )
-    condition = next(line for line in plan.splitlines() if "Index Cond" in line)
-    assert "ROW(internal_date, id) <" in condition
+        for setting in ("enable_seqscan", "enable_sort", "enable_bitmapscan"):
+            session.execute(text(f"SET LOCAL {setting} = off"))
+        plan = [row[0] for row in session.connection().exec_driver_sql(f"EXPLAIN {sql}", values)]
+    condition = next(line for line in plan if "Index Cond" in line)
+    assert "ROW(internal_date, id) <" in condition, plan

@@ -21,7 +21,7 @@ import psycopg
 import pytest
 import redis
 
-from mailrig.doctor import machine
+from mailrig.doctor import check_machine
 from mailrig.stack import Part, QueueSampler, StackError, end, parts
 from mailrig.stack.processes import Spawner
 
@@ -299,6 +299,6 @@ def test_a_database_url_that_nobody_answers_is_one_clear_line():
 
 
 def test_doctor_finds_everything_here():
-    findings = machine()
+    findings = check_machine()
     assert [(name, text) for name, ok, text in findings if not ok] == []
     assert {"python", "platform", "broker", "database", "database user", "ports", "memory"} <= {f[0] for f in findings}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import secrets
 from dataclasses import replace
 
 import pytest
 
-from email_service import message
-from email_service.service.syncing import columns
+from email_service import imap, message
+from email_service.service.syncing import columns, mailbox
 
 ADDRESS = "ann@example.test"
 LETTER = b"From: bob@example.test\r\nTo: ann@example.test\r\nMessage-ID: <%d@test>\r\nSubject: %b\r\n\r\nhello\r\n"
@@ -178,7 +179,7 @@ def test_what_postgresql_refuses_never_reaches_it(desk):
         b'Content-Type: image/\0png; name="\0.png"\r\n\r\n\0\r\n--b--\r\n'
     )
     long = b"From: b@example.test\r\nMessage-ID: <" + secrets.token_hex(4000).encode() + b"@test>\r\n\r\nx\r\n"
-    for raw in (nul, utf7, parts, long, b"\0", b""):
+    for raw in (nul, utf7, parts, long, b"\0", b"\r\n"):
         desk.fakes.append(ADDRESS, raw)
     assert desk.sync()["messages"] == 6
     assert desk.state() == desk.server_state()
@@ -198,19 +199,25 @@ def test_a_message_that_postgresql_refuses_all_the_same_costs_the_others_nothing
     letters(desk, 5)
     result = desk.sync()
     assert (result["messages"], result["broken"]) == (5, 1)
-    assert desk.state() == [(*row[:1], [], row[2]) for row in desk.server_state()]
-    assert [row["is_broken"] for row in desk.messages()] == [False, False, True, False, False]
-
-
-def test_a_message_that_the_server_will_not_hand_out_has_a_row_all_the_same(desk):
-    letters(desk, 4)
-    desk.fakes.set_flags(ADDRESS, 1, ["\\Flagged"])
-    with desk.fakes.fault("imap.command", match={"command": "FETCH"}, every=1, reply="NO it is damaged"):
-        result = desk.sync()
-    assert (result["outcome"], result["unreadable"], result["broken"]) == ("synced", 4, 4)
+    assert desk.state() == desk.server_state()
     rows = desk.messages()
-    assert [row["uid"] for row in rows] == [1, 2, 3, 4]
-    assert all(row["is_broken"] and row["sha256"] is None for row in rows)
+    assert [row["is_broken"] for row in rows] == [False, False, True, False, False]
+    assert [row["raw"] for row in rows] == [None, None, LETTER % (3, b"s"), None, None]
+
+
+def test_a_message_that_can_not_be_had_has_a_row_all_the_same(desk, monkeypatch):
+    bounded = functools.partial(imap.open_session, message_bytes_max=1000)
+    monkeypatch.setattr(mailbox.imap, "open_session", bounded)
+    letters(desk, 2)
+    huge = LETTER % (7, b"huge") + b"x" * 5000
+    desk.fakes.append(ADDRESS, huge, flags=["\\Flagged"])
+    letters(desk, 1, first=9)
+    result = desk.sync()
+    assert (result["messages"], result["unreadable"], result["broken"]) == (4, 1, 1)
+    row = desk.messages()[2]
+    assert (row["uid"], row["is_broken"], row["flags"], row["size_bytes"]) == (3, True, ["\\Flagged"], len(huge))
+    assert (row["message_id"], row["subject"], row["sha256"], row["body_text"]) == ("<7@test>", "huge", None, "")
+    assert desk.sync()["unreadable"] == 0
 
 
 # --- what a synchronisation asks for

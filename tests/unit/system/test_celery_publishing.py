@@ -6,6 +6,7 @@ import base64
 import uuid
 
 import pytest
+from kombu.transport import memory
 
 from email_service import celery_app
 from email_service.config import settings_from
@@ -40,6 +41,8 @@ def app(tmp_path):
         )
     )
     made.conf.broker_url = "memory://"
+    for queue in memory.Channel.queues.values():
+        queue.queue.clear()
     return made
 
 
