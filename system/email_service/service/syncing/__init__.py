@@ -4,6 +4,7 @@ Rule 1: a message's identity is (folder, UIDVALIDITY, UID), so reading it twice 
 Rule 2: the token is committed with the rows that it speaks for: whatever kills a sync, the next goes on from there.
 Rule 3: one execution at a time holds a client; a second one says so and does nothing.
 
+access    how use cases come to a mailbox, and the time limit
 mailbox   the use case: hold the client, read, settle
 folders   the server's folders and their rows
 ahead     a thread that reads and parses one batch ahead

@@ -11,7 +11,7 @@ import functools
 import hashlib
 import json
 import uuid
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Self, TypeAlias
 
@@ -57,12 +57,16 @@ ATTACHMENT_COLUMNS: Final = {
 }
 #: An entry of a B-tree index ends at 2,704 bytes; longer ones than RFC 5322's line are nobody's Message-ID.
 _MESSAGE_ID_BYTES_MAX: Final = 998
+#: Flags have no case (RFC 3501 section 2.3.2); those that rows are asked for are written in one way.
+_SYSTEM_FLAGS: Final = {
+    flag.lower(): flag for flag in ("\\Answered", "\\Deleted", "\\Draft", "\\Flagged", "\\Seen", "$Junk", "$Forwarded")
+}
 _INT4_MAX: Final = 2**31 - 1
 #: What a row holds of a message that PostgreSQL refused.
 _BARE: Final = {
-    **dict.fromkeys(("message_id", "body_html", "internal_date", "sent_at")),
+    **dict.fromkeys(("message_id", "body_html", "sent_at")),
     **dict.fromkeys(("sender", "subject", "body_text"), ""),
-    **dict.fromkeys(("recipients_to", "recipients_cc", "headers", "flags"), "[]"),
+    **dict.fromkeys(("recipients_to", "recipients_cc", "headers"), "[]"),
     "attachment_count": 0,
     "is_broken": True,
 }
@@ -78,29 +82,30 @@ class Prepared:
     batch: imap.Batch
     messages: Columns = field(repr=False)
     attachments: Columns = field(repr=False)
-    #: How many of the messages could not be had.
-    unreadable: int
+    #: The messages as they came, None of those that could not be had.
+    raws: Sequence[bytes | None] = field(repr=False)
 
     @property
     def uids(self) -> Sequence[int]:
         """Of the new messages."""
         return self.messages["uid"]
 
-    def broken_among(self, ids: Container[uuid.UUID]) -> int:
-        """How many of these rows are not what they claim to be, or could not be had."""
-        pairs = zip(self.messages["id"], self.messages["is_broken"], strict=True)
-        return sum(broken for row_id, broken in pairs if row_id in ids)
-
     def singles(self) -> Iterator[Self]:
         """The messages one by one, each with its attachments."""
         for index, row_id in enumerate(self.messages["id"]):
             parts = [at for at, owner in enumerate(self.attachments["message_id"]) if owner == row_id]
-            yield replace(self, messages=_rows(self.messages, [index]), attachments=_rows(self.attachments, parts))
+            yield replace(
+                self,
+                messages=_rows(self.messages, [index]),
+                attachments=_rows(self.attachments, parts),
+                raws=[self.raws[index]],
+            )
 
     def bare(self) -> Columns:
-        """The messages as rows that take nothing for granted but place, size and digest."""
+        """The messages as rows that take nothing for granted but what the server says of them, and their bytes."""
         count = len(self.uids)
-        return {name: [_BARE[name]] * count if name in _BARE else values for name, values in self.messages.items()}
+        bare = {name: [value] * count for name, value in _BARE.items()}
+        return {**self.messages, **bare, "raw": self.raws}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +128,7 @@ class Preparer:
             batch=replace(batch, messages=(), unreadable=()),
             messages=_columns(MESSAGE_COLUMNS, rows),
             attachments=self._attachments(ids, parsed),
-            unreadable=len(batch.unreadable),
+            raws=[*(remote.raw for remote in batch.messages), *(None for _ in batch.unreadable)],
         )
 
     def _row(self, row_id: uuid.UUID, remote: imap.RemoteMessage, mail: message.ParsedMessage) -> tuple[Any, ...]:
@@ -212,8 +217,8 @@ def _indexable(message_id: str | None) -> str | None:
 @functools.lru_cache(maxsize=4096)
 def flags_json(flags: imap.Flags) -> str:
     """Flags as a row keeps them: in one order whatever the server's, without what PostgreSQL refuses."""
-    clean = {flag.replace("\0", "").encode("utf-8", "replace").decode() for flag in flags}
-    return _json(sorted(clean))
+    clean = (flag.replace("\0", "").encode("utf-8", "replace").decode() for flag in flags)
+    return _json(sorted({_SYSTEM_FLAGS.get(flag.lower(), flag) for flag in clean}))
 
 
 @functools.lru_cache(maxsize=4096)

@@ -6,21 +6,20 @@ import functools
 import logging
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from billiard.exceptions import SoftTimeLimitExceeded
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from email_service import imap, jobs
-from email_service.errors import ImapError, TimeLimitError
+from email_service.errors import ImapError
 from email_service.service.syncing import folders, sent, store
+from email_service.service.syncing.access import endpoint_of, time_limit
 from email_service.service.syncing.ahead import Ahead
 from email_service.service.syncing.columns import Prepared, Preparer
 from email_service.service.syncing.folders import Folder
-from email_service.service.work import Settled, Work, check_host, owned_client, password_of
+from email_service.service.work import Settled, Work, owned_client
 
 _log: Final = logging.getLogger(__name__)
 
@@ -78,7 +77,7 @@ def sync_mailbox(work: Work) -> Settled:
     if isinstance(mailbox, str):
         return _settle(work, {"outcome": mailbox, "folders": 0, "messages": 0})
     counts = Counter({name: int(n) for name, n in (work.lease.so_far or {}).items()})
-    with _time_limit(work, counts):
+    with time_limit(work, counts):
         seen = _read(work, mailbox, counts)
     if seen.again is not None:
         raise seen.again
@@ -98,21 +97,11 @@ def _begin(work: Work) -> _Mailbox | str:
         client = owned_client(session, lease.scope, lease.client_id)
         if not client.enabled:
             return "disabled"
-        addresses = check_host(tools.settings, client.imap_host, client.imap_port)
+        endpoint = endpoint_of(session, work, client)
         values = {"execution": lease.execution_id, "lease_s": tools.settings.lease_s}
         if session.execute(_HOLD, values | _owner(work)).one_or_none() is None:
             return "already-syncing"
-        password = password_of(session, tools.vault, client)
         session.commit()
-    endpoint = imap.ImapEndpoint(
-        host=client.imap_host,
-        port=client.imap_port,
-        encryption=client.imap_encryption,
-        username=client.username,
-        password=password,
-        addresses=addresses,
-        auth=client.auth,
-    )
     return _Mailbox(endpoint=endpoint, spam_check=client.spam_check)
 
 
@@ -167,31 +156,6 @@ def _folder_changes(work: Work, session: imap.ImapSession, folder: Folder, prepa
         if batch.reset or batch.messages or batch.flags or batch.vanished or batch.unreadable or batch.token != token:
             token = batch.token
             yield preparer.prepare(folder, batch)
-
-
-@contextmanager
-def _time_limit(work: Work, counts: Counter[str]) -> Iterator[None]:
-    """The soft time limit is told as what it is, wherever it struck: SQLAlchemy and psycopg fail over it in their way.
-
-    Raises:
-        TimeLimitError: something was stored: the next execution goes on from there.
-        ImapError: nothing was: going on would go on for ever.
-    """
-    before = counts.copy()
-    try:
-        yield
-    except Exception as err:
-        if not _struck(err):
-            raise
-        if counts == before:
-            raise ImapError("the server is too slow: not one batch came within the time limit") from err
-        raise TimeLimitError(work.lease.name) from err
-
-
-def _struck(error: BaseException | None) -> bool:
-    while error is not None and not isinstance(error, SoftTimeLimitExceeded):
-        error = error.__cause__ or error.__context__
-    return error is not None
 
 
 def _settle(work: Work, result: dict[str, object], listed: list[Folder] | None = None) -> Settled:

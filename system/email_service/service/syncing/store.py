@@ -12,11 +12,11 @@ import logging
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from sqlalchemy import CursorResult, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import TextClause
 
@@ -39,6 +39,10 @@ _log: Final = logging.getLogger(__name__)
 
 #: Classes of SQLSTATE that are about the values: data, integrity, and what exceeds a limit of the server.
 _REFUSALS: Final = ("22", "23", "54")
+
+
+#: Ids of new rows, and whether each is broken.
+_New: TypeAlias = dict[uuid.UUID, bool]
 
 
 class _RefusedError(Exception):
@@ -66,7 +70,7 @@ _INSERT_MESSAGES: Final = text(
     FROM unnest({_arrays(MESSAGE_COLUMNS)}) AS u({", ".join(MESSAGE_COLUMNS)})
     ON CONFLICT (folder_id, uidvalidity, uid) DO UPDATE SET flags = excluded.flags
     WHERE email_messages.flags IS DISTINCT FROM excluded.flags
-    RETURNING id
+    RETURNING id, is_broken
     """  # noqa: S608  # made of the constants above
 )
 _INSERT_ATTACHMENTS: Final = text(
@@ -137,14 +141,14 @@ def _commit(
     counts: Counter[str],
     *,
     spam_check: bool,
-    insert: Callable[[Session, Work, Prepared], set[uuid.UUID]],
+    insert: Callable[[Session, Work, Prepared], _New],
 ) -> Counter[str]:
     folder = prepared.folder
     with work.tools.database.session(work.lease.scope) as session:
         _take(session, prepared)
         changes = _change(session, prepared)
         new = insert(session, work, prepared)
-        changes.update(messages=len(new), broken=prepared.broken_among(new), unreadable=prepared.unreadable)
+        changes.update(messages=len(new), broken=sum(new.values()), unreadable=prepared.raws.count(None))
         if new and spam_check and folder.remote.type == "inbox":
             _ask_for_spam_check(session, work, prepared, new)
         if prepared.batch.more:
@@ -185,8 +189,8 @@ def _count(session: Session, statement: TextClause, values: Mapping[str, Any]) -
     return result.rowcount
 
 
-def _insert(session: Session, work: Work, prepared: Prepared) -> set[uuid.UUID]:
-    """All new messages and their attachments; answers the ids of those that were not there yet.
+def _insert(session: Session, work: Work, prepared: Prepared) -> _New:
+    """All new messages and their attachments; answers which were not there yet.
 
     Raises:
         _RefusedError: PostgreSQL takes one of them as an affront, and does not say which.
@@ -198,15 +202,16 @@ def _insert(session: Session, work: Work, prepared: Prepared) -> set[uuid.UUID]:
             session.execute(_INSERT_ATTACHMENTS, {**owner, **prepared.attachments})
     except DBAPIError as err:
         sqlstate = getattr(err.orig, "sqlstate", None) or ""
-        if sqlstate[:2] in _REFUSALS:
+        # Without a state it was refused before it was sent: a text with a NUL.
+        if sqlstate[:2] in _REFUSALS or (isinstance(err, DataError) and not sqlstate):
             raise _RefusedError(sqlstate) from err
         raise
     return new
 
 
-def _insert_messages(session: Session, work: Work, prepared: Prepared, columns: Columns) -> set[uuid.UUID]:
+def _insert_messages(session: Session, work: Work, prepared: Prepared, columns: Columns) -> _New:
     if not columns["id"]:
-        return set()
+        return {}
     scope = work.lease.scope
     owner = {
         "tenant": scope.tenant_id,
@@ -215,13 +220,16 @@ def _insert_messages(session: Session, work: Work, prepared: Prepared, columns: 
         "folder": prepared.folder.id,
         "uidvalidity": prepared.batch.uidvalidity,
     }
+    ours = set(columns["id"])
     # A row that was there and got other flags comes back too, under its own id.
-    return set(session.scalars(_INSERT_MESSAGES, {**owner, **columns})) & set(columns["id"])
+    return {
+        row_id: broken for row_id, broken in session.execute(_INSERT_MESSAGES, {**owner, **columns}) if row_id in ours
+    }
 
 
-def _insert_one_by_one(session: Session, work: Work, prepared: Prepared) -> set[uuid.UUID]:
+def _insert_one_by_one(session: Session, work: Work, prepared: Prepared) -> _New:
     """Each message by itself; one that is refused is kept as it came."""
-    new: set[uuid.UUID] = set()
+    new: _New = {}
     for one in prepared.singles():
         try:
             with session.begin_nested():
@@ -232,7 +240,7 @@ def _insert_one_by_one(session: Session, work: Work, prepared: Prepared) -> set[
     return new
 
 
-def _ask_for_spam_check(session: Session, work: Work, prepared: Prepared, new: set[uuid.UUID]) -> None:
+def _ask_for_spam_check(session: Session, work: Work, prepared: Prepared, new: _New) -> None:
     """A job for what came into the inbox, born with its rows."""
     lease, batch = work.lease, prepared.batch
     ids = [str(row_id) for row_id in prepared.messages["id"] if row_id in new]
