@@ -242,12 +242,12 @@ def _trace(arguments: argparse.Namespace) -> int:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    parts = [] if arguments.app else doctor.machine()
-    app = doctor.application(arguments.app or doctor.OURS, python=arguments.python)
+    parts = [] if arguments.app else doctor.check_machine()
+    app = doctor.inspect_application(arguments.app or doctor.OURS, python=arguments.python)
     findings, away = doctor.application_findings(app), "not asked"
     if not arguments.offline:
         try:
-            asked = doctor.server(arguments.broker or app.broker_url, app.result_url)
+            asked = doctor.ask_server(arguments.broker or app.broker_url, app.result_url)
             findings, away = [*findings, *doctor.server_findings(asked)], asked.place
         except doctor.AwayError as err:
             # Named, it is what was asked for; the application's own may well be out of reach from here.

@@ -13,10 +13,10 @@ holding, order, waiting, keeping, spelling, server_traps   the traps
 tables        the answer, for people and for machines
 """
 
-from mailrig.doctor.application import OURS, DoctorError, application, application_findings
+from mailrig.doctor.application import OURS, DoctorError, application_findings, inspect_application
 from mailrig.doctor.findings import TRAP, Finding
-from mailrig.doctor.machine import machine
-from mailrig.doctor.server import AwayError, server, server_findings
+from mailrig.doctor.machine import check_machine
+from mailrig.doctor.server import AwayError, ask_server, server_findings
 from mailrig.doctor.tables import finding_lines, machine_lines, summary, title, to_json
 
 __all__ = [
@@ -25,12 +25,12 @@ __all__ = [
     "AwayError",
     "DoctorError",
     "Finding",
-    "application",
     "application_findings",
+    "ask_server",
+    "check_machine",
     "finding_lines",
-    "machine",
+    "inspect_application",
     "machine_lines",
-    "server",
     "server_findings",
     "summary",
     "title",

@@ -32,7 +32,7 @@ class DoctorError(RigError):
     """There is nothing to look at: exit code 2."""
 
 
-def application(name: str, *, python: str | None = None, timeout_s: float = IMPORT_TIMEOUT_S) -> App:
+def inspect_application(name: str, *, python: str | None = None, timeout_s: float = IMPORT_TIMEOUT_S) -> App:
     """What ``module:attribute`` is, imported from the working directory.
 
     Raises:

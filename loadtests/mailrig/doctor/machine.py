@@ -22,7 +22,7 @@ _DISK_BYTES_MIN: Final = 500_000_000
 _WHEEL_PLATFORMS: Final = {("Linux", "x86_64"), ("Linux", "aarch64"), ("Darwin", "x86_64"), ("Darwin", "arm64")}
 
 
-def machine() -> list[Finding]:
+def check_machine() -> list[Finding]:
     """One finding for each thing that a run needs."""
     return [
         _python(),

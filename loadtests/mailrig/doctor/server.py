@@ -26,18 +26,18 @@ class AwayError(Exception):
     """The server can't be asked."""
 
 
-def server(url: str, result_url: str = "") -> Server:
+def ask_server(url: str, result_url: str = "", *, timeout_s: float = TIMEOUT_S) -> Server:
     """What the broker's server says, and what the results look like where they are.
 
     Raises:
         AwayError: it does not answer, or is no Redis.
     """
     try:
-        with _client(url) as client:
+        with _client(url, timeout_s) as client:
             facts = _facts(client)
-        results = _results(result_url) if _is_redis(result_url) else {}
+        results = _results(result_url, timeout_s) if _is_redis(result_url) else {}
     except (redis.RedisError, OSError, ValueError) as err:
-        raise AwayError(f"{place(url)} can't be asked: {_reason(err)}") from err
+        raise AwayError(f"{place(url)} can't be asked: {_reason(err, timeout_s)}") from err
     return Server(place=place(url), **facts, **results)
 
 
@@ -60,18 +60,18 @@ def _is_redis(url: str) -> bool:
     return url.partition("://")[0] in _SCHEMES
 
 
-def _reason(err: Exception) -> str:
+def _reason(err: Exception, timeout_s: float) -> str:
     """Without the server's own words: redis-py puts its arguments into some."""
     if isinstance(err, redis.AuthenticationError):
         return "it refuses the password"
     if isinstance(err, redis.TimeoutError):
-        return f"no answer within {TIMEOUT_S:g} s"
+        return f"no answer within {timeout_s:g} s"
     if isinstance(err, redis.ConnectionError | OSError):
         return "no connection"
     return type(err).__name__
 
 
-def _client(url: str) -> redis.Redis:
+def _client(url: str, timeout_s: float) -> redis.Redis:
     if not _is_redis(url):
         raise ValueError
     # kombu's empty database is a path of slashes.
@@ -80,8 +80,8 @@ def _client(url: str) -> redis.Redis:
     return redis.Redis.from_url(
         plain,
         retry=Retry(NoBackoff(), 0),
-        socket_timeout=TIMEOUT_S,
-        socket_connect_timeout=TIMEOUT_S,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
         decode_responses=True,
         encoding_errors="replace",
     )
@@ -121,8 +121,8 @@ def _write_errors(info: Mapping[str, Any]) -> list[str]:
     return [text for name, text in names.items() if info.get(name, "ok") != "ok"]
 
 
-def _results(url: str) -> dict[str, Any]:
-    with _client(url) as client:
+def _results(url: str, timeout_s: float) -> dict[str, Any]:
+    with _client(url, timeout_s) as client:
         keys = _some_results(client)
         lives = [int(client.ttl(key)) for key in keys]
     # -2 says that it has gone since.

