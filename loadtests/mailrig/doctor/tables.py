@@ -40,7 +40,8 @@ def _wrapped(label: str, text: str, width: int) -> list[str]:
 def title(app: App) -> str:
     """What was looked at."""
     versions = ", ".join(f"{name} {version}" for name, version in app.versions.items())
-    return f"{app.name}: {len(app.tasks)} tasks, broker {app.transport} ({versions})"
+    count = f"{len(app.tasks)} task{'' if len(app.tasks) == 1 else 's'}"
+    return f"{app.name}: {count}, broker {app.transport} ({versions})"
 
 
 def summary(findings: Sequence[Finding]) -> str:

@@ -17,7 +17,7 @@ def _limit_s(tasks: tuple[Task, ...]) -> float:
 @WAITING.row(
     "visibility-limit",
     consequence="unacked_index holds the time of receipt and is never refreshed: a visibility of 3 s ran a task of "
-    "7 s three times, at once",
+    "7 s three times",
     right="broker_transport_options visibility_timeout above the hard time limit",
     issue="celery/celery#5935",
 )
