@@ -76,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     health.add_argument("--age-s-max", type=float, default=20.0, help="oldest sign of life of beat and dispatcher")
     health.add_argument("--node", default=None, help="the worker's name (default: MAIL_NODE, or mail@HOST)")
     health.add_argument("--port", type=int, default=None, help="where api, exporter or flower listens")
+    add("openapi", _openapi, "print the OpenAPI document of the HTTP API")
     add("migrate", _migrate, "bring the database up to date, as its owner")
     tenant = add("tenant", _tenant, "make a tenant; one that exists is left as it is")
     tenant.add_argument("name", help="a-z, 0-9 and -, begins with a letter")
@@ -191,6 +192,14 @@ def _api(arguments: argparse.Namespace) -> int:
     )
 
 
+def _openapi(_: argparse.Namespace) -> int:
+    from email_service.api import document
+    from email_service.api.app import ROUTES
+
+    print(json.dumps(document(ROUTES), indent=1))
+    return 0
+
+
 def _worker(arguments: argparse.Namespace) -> int:
     from dataclasses import replace
 
@@ -295,7 +304,6 @@ def _health(arguments: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from email_service import health
-    from email_service.celery_app import celery_for
 
     if arguments.of not in health.KINDS:
         raise InvalidRequestError(f"health of {arguments.of!r}: choose one of {', '.join(health.KINDS)}")
@@ -305,7 +313,6 @@ def _health(arguments: argparse.Namespace) -> int:
     found = health.check(
         arguments.of,
         settings,
-        celery_for,
         timeout_s=arguments.timeout_s,
         age_s_max=arguments.age_s_max,
         port=arguments.port,

@@ -22,13 +22,11 @@ from typing import Any, Final
 import redis
 from celery.beat import ScheduleEntry, Scheduler, SchedulingError
 
-from email_service import policy, telemetry
+from email_service import policy, signals, telemetry
 from email_service.errors import ConfigError
 
 _log = logging.getLogger(__name__)
 
-#: Redis key with the time of beat's last tick, in nanoseconds: the store is locked by its owner.
-TICK_KEY: Final = "mail:beat:tick"
 _TABLE: Final = (
     "CREATE TABLE IF NOT EXISTS entries (name TEXT PRIMARY KEY, task TEXT NOT NULL, "
     "last_run_at TEXT NOT NULL, total_run_count INTEGER NOT NULL)"
@@ -192,7 +190,7 @@ class SqliteScheduler(Scheduler):  # type: ignore[misc]  # Celery ships no types
             if self._redis is None:
                 url = self.app.settings.broker_url
                 self._redis = redis.Redis.from_url(url, socket_timeout=1, socket_connect_timeout=1)
-            self._redis.set(TICK_KEY, now_ns)
+            self._redis.set(signals.KEY_BEAT_TICK, now_ns)
         except redis.RedisError as err:
             _log.warning("the tick can't be told (%s)", type(err).__name__)
 

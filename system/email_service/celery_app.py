@@ -39,10 +39,6 @@ BEAT: Final = (
     ("sync-emails-every-5min", "email_service.tasks.periodic_sync", 300.0),
     ("cleanup-stale-tasks-hourly", "email_service.tasks.cleanup_stale_results", 3600.0),
 )
-#: Redis hash of the running workers, read by the exporter: node -> JSON.
-WORKERS_KEY: Final = "mail:workers"
-#: Remote-control command that tells a worker's progress to the health check.
-PROGRESS_COMMAND: Final = "mail_progress"
 
 #: Seconds for which the API does not try a broker that was away: nobody waits for it in a request but the first.
 BROKER_RESTS_S: Final = 5.0

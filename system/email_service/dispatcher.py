@@ -19,7 +19,7 @@ import redis
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from email_service import jobs
+from email_service import jobs, signals
 from email_service.celery_app import MailCelery, republish
 from email_service.errors import DatabaseError
 from email_service.tenancy import SYSTEM, Database
@@ -36,11 +36,6 @@ BROKER_RETRY_S: Final = 1.0
 TELL_EVERY_S: Final = 1.0
 
 
-def rounds_key(host: str) -> str:
-    """Redis key with the time of the last round of a host's dispatcher, in nanoseconds: for the health check."""
-    return f"mail:dispatcher:{host}"
-
-
 class Dispatcher:
     """The loop; ``run`` returns when ``stop`` is set."""
 
@@ -53,6 +48,7 @@ class Dispatcher:
         self._alive = alive
         self._scale = app.settings.time_scale
         self._redis = redis.Redis.from_url(app.settings.broker_url, socket_timeout=1, socket_connect_timeout=1)
+        self._key = signals.KEY_DISPATCHER_ROUND.format(host=app.settings.host)
         self._told_at = -TELL_EVERY_S
 
     def run(self, stop: threading.Event) -> None:
@@ -101,7 +97,7 @@ class Dispatcher:
             return
         self._told_at = time.monotonic()
         try:
-            self._redis.set(rounds_key(self._app.settings.host), time.time_ns())
+            self._redis.set(self._key, time.time_ns())
         except RedisError as err:
             _log.warning("the round can't be told (%s)", type(err).__name__)
 

@@ -33,7 +33,6 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from email_service import policy, signals, telemetry
-from email_service.celery_app import WORKERS_KEY
 from email_service.counting import COLUMNS, Counts, Row, SampleKey
 from email_service.errors import ConfigError, MailServiceError
 from email_service.tenancy import SYSTEM, Database
@@ -312,7 +311,7 @@ def read_depth(client: Any) -> Depth:
 def read_workers(client: Any, host: str) -> list[Worker]:
     """The registered workers without those of this host that are gone: a killed one leaves its entry behind."""
     workers = []
-    for field, value in sorted(client.hgetall(WORKERS_KEY).items()):
+    for field, value in sorted(client.hgetall(signals.KEY_WORKERS).items()):
         node = field.decode()
         try:
             worker = _worker(node, json.loads(value), host)

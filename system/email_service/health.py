@@ -4,29 +4,22 @@ A process that runs is not enough, and one that answers isn't either: a worker a
 no messages (celery#8030), so it must also begin tasks while some wait and processes are free. Beat and the dispatcher
 tell the time of their last round in Redis. Nothing here judges a database or a server that is away but by what the
 process itself says: a restart would not mend it.
+
+Compose runs a check twice a minute in every container, so each imports what it needs and no more: with the whole
+service it would cost a second of CPU.
 """
 
 from __future__ import annotations
 
-import http.client
 import json
 import threading
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
-
-from email_service import policy
-from email_service.beat_store import TICK_KEY
-from email_service.celery_app import PROGRESS_COMMAND, WORKERS_KEY, MailCelery
+from email_service import policy, signals
 from email_service.config import Settings
-from email_service.dispatcher import rounds_key
 
 #: Compose gives a check 10 seconds; what is stuck is told before.
 TIMEOUT_S: Final = 8.0
@@ -46,24 +39,25 @@ class Health:
     reason: str
 
 
-def worker(app: MailCelery, *, timeout_s: float) -> Health:
+def worker(settings: Settings, *, timeout_s: float) -> Health:
     """It answers, and it begins tasks if some wait and it has a process for them."""
-    node, deadline = app.settings.node, time.monotonic() + timeout_s
+    from redis import RedisError
+
+    deadline = time.monotonic() + timeout_s
     try:
-        with _redis(app.settings) as client:
-            concurrency, queues = _facts(client, app.settings)
-            return _begins(app, client, node=node, concurrency=concurrency, queues=queues, deadline=deadline)
-    except redis.RedisError as err:
+        with _redis(settings) as client:
+            concurrency, queues = _facts(client, settings)
+            return _begins(settings, client, concurrency=concurrency, queues=queues, deadline=deadline)
+    except RedisError as err:
         return _broker_is_away(err)
 
 
-def _begins(
-    app: MailCelery, client: Any, *, node: str, concurrency: int, queues: Sequence[str], deadline: float
-) -> Health:
+def _begins(settings: Settings, client: Any, *, concurrency: int, queues: Sequence[str], deadline: float) -> Health:
+    control, node = _control(settings), settings.node
     tick, began = threading.Event(), time.monotonic()
     first: int | None = None
     while True:
-        now = _progress(app, node, timeout_s=max(deadline - time.monotonic(), _POLL_S))
+        now = _progress(control, node, timeout_s=max(deadline - time.monotonic(), _POLL_S))
         if now is None:
             return Health(healthy=False, reason=f"{node} does not answer within {time.monotonic() - began:.0f} s")
         waiting, free = now["held"] + _ready(client, queues), concurrency - now["active"]
@@ -76,15 +70,24 @@ def _begins(
         tick.wait(_POLL_S)
 
 
-def _progress(app: MailCelery, node: str, *, timeout_s: float) -> dict[str, int] | None:
+def _control(settings: Settings) -> Any:
+    """Celery's remote control, without the tables and queues of the whole application."""
+    from celery import Celery
+
+    app = Celery(broker=settings.broker_url, set_as_current=False)
+    app.conf.broker_transport_options = {"socket_timeout": 5, "socket_connect_timeout": 2}
+    return app.control
+
+
+def _progress(control: Any, node: str, *, timeout_s: float) -> dict[str, int] | None:
     # With a destination and a limit the first answer is enough; without them, any node's answer would count.
-    answers = app.control.broadcast(PROGRESS_COMMAND, destination=[node], reply=True, timeout=timeout_s, limit=1)
+    answers = control.broadcast(signals.CONTROL_PROGRESS, destination=[node], reply=True, timeout=timeout_s, limit=1)
     return next((answer[node] for answer in answers or [] if "begun" in answer.get(node, {})), None)
 
 
 def _facts(client: Any, settings: Settings) -> tuple[int, list[str]]:
     """How many processes the worker has and which queues it is there for, as it told when it became ready."""
-    stored = client.hget(WORKERS_KEY, settings.node)
+    stored = client.hget(signals.KEY_WORKERS, settings.node)
     facts = json.loads(stored) if stored else {}
     return facts.get("concurrency", settings.concurrency), facts.get("queues", list(policy.QUEUES))
 
@@ -99,19 +102,22 @@ def _ready(client: Any, queues: Sequence[str]) -> int:
 
 def beat(settings: Settings, *, age_s_max: float) -> Health:
     """It has ticked lately."""
-    return _told(settings, TICK_KEY, "beat has not ticked", age_s_max)
+    return _told(settings, signals.KEY_BEAT_TICK, "beat has not ticked", age_s_max)
 
 
 def dispatcher(settings: Settings, *, age_s_max: float) -> Health:
     """One on this host has looked for due jobs lately."""
-    return _told(settings, rounds_key(settings.host), f"no dispatcher on {settings.host} made a round", age_s_max)
+    key = signals.KEY_DISPATCHER_ROUND.format(host=settings.host)
+    return _told(settings, key, f"no dispatcher on {settings.host} made a round", age_s_max)
 
 
 def _told(settings: Settings, key: str, what: str, age_s_max: float) -> Health:
+    from redis import RedisError
+
     try:
         with _redis(settings) as client:
             stored: Any = client.get(key)
-    except redis.RedisError as err:
+    except RedisError as err:
         return _broker_is_away(err)
     if stored is None:
         return Health(healthy=False, reason=f"{what} yet")
@@ -123,6 +129,10 @@ def _told(settings: Settings, key: str, what: str, age_s_max: float) -> Health:
 
 def page(kind: str, *, port: int | None, timeout_s: float) -> Health:
     """It answers on its port with 200; the API says itself what is wrong if not."""
+    import urllib.error
+    import urllib.request
+    from http.client import HTTPException
+
     default, path = PAGES[kind]
     url = f"http://127.0.0.1:{port or default}{path}"
     try:
@@ -131,7 +141,7 @@ def page(kind: str, *, port: int | None, timeout_s: float) -> Health:
     except urllib.error.HTTPError as err:
         with err:
             return Health(healthy=False, reason=f"{url} answers {err.code}: {_first_line(err.read(500))}")
-    except (OSError, http.client.HTTPException) as err:
+    except (OSError, HTTPException) as err:
         return Health(healthy=False, reason=f"{url} does not answer ({getattr(err, 'reason', None) or err})")
 
 
@@ -140,32 +150,26 @@ def _first_line(body: bytes) -> str:
 
 
 def _redis(settings: Settings) -> Any:
+    from redis import Redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
     # Without its retries, which multiply the timeouts.
-    return redis.Redis.from_url(
-        settings.broker_url, socket_timeout=2, socket_connect_timeout=2, retry=Retry(NoBackoff(), 0)
-    )
+    return Redis.from_url(settings.broker_url, socket_timeout=2, socket_connect_timeout=2, retry=Retry(NoBackoff(), 0))
 
 
-def _broker_is_away(err: redis.RedisError) -> Health:
+def _broker_is_away(err: Exception) -> Health:
     return Health(healthy=False, reason=f"the broker does not answer ({type(err).__name__})")
 
 
-#: Kind -> check, given the settings' application maker; what each needs of the command line is passed by name.
+#: What there is a check for.
 KINDS: Final = ("worker", "beat", "dispatcher", *PAGES)
 
 
-def check(
-    kind: str,
-    settings: Settings,
-    celery_for: Callable[[Settings], MailCelery],
-    *,
-    timeout_s: float,
-    age_s_max: float,
-    port: int | None,
-) -> Health:
+def check(kind: str, settings: Settings, *, timeout_s: float, age_s_max: float, port: int | None) -> Health:
     """The health of one kind of process on this host."""
     if kind == "worker":
-        return worker(celery_for(settings), timeout_s=timeout_s)
+        return worker(settings, timeout_s=timeout_s)
     if kind == "beat":
         return beat(settings, age_s_max=age_s_max)
     if kind == "dispatcher":

@@ -68,6 +68,16 @@ IMAP_FOLDER: Final = "mail.imap.folder"
 IMAP_MESSAGES: Final = "mail.imap.messages"
 IMAP_BYTES: Final = "mail.imap.bytes"
 
+# --- keys in Redis database 0 ---------------------------------------------------------------------------------------
+#: Time of beat's last tick, in nanoseconds: its store is locked by its owner.
+KEY_BEAT_TICK: Final = "mail:beat:tick"
+#: Time of the last round of a host's dispatcher, in nanoseconds.
+KEY_DISPATCHER_ROUND: Final = "mail:dispatcher:{host}"
+#: Hash of the running workers: node -> JSON.
+KEY_WORKERS: Final = "mail:workers"
+#: Remote-control command that tells a worker's progress.
+CONTROL_PROGRESS: Final = "mail_progress"
+
 # --- values ---------------------------------------------------------------------------------------------------------
 SYSTEM_REDIS: Final = "redis"
 #: service.name of each kind of process.

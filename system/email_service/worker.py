@@ -35,8 +35,8 @@ from celery.signals import (
 from celery.worker import state as celery_state
 from celery.worker.control import inspect_command
 
-from email_service import jobs, losses, policy, tasks, telemetry
-from email_service.celery_app import PROGRESS_COMMAND, WORKERS_KEY, MailCelery
+from email_service import jobs, losses, policy, signals, tasks, telemetry
+from email_service.celery_app import MailCelery
 from email_service.config import Settings
 from email_service.errors import DatabaseError
 from email_service.service.work import Tools
@@ -165,7 +165,7 @@ def _share_memory(**_: Any) -> None:
     gc.freeze()
 
 
-@inspect_command(name=PROGRESS_COMMAND)  # type: ignore[untyped-decorator]  # Celery ships no types
+@inspect_command(name=signals.CONTROL_PROGRESS)  # type: ignore[untyped-decorator]  # Celery ships no types
 def _progress(_state: Any) -> dict[str, int]:
     """For the health check: tasks begun since the start, running now, and held without running."""
     active = len(celery_state.active_requests)
@@ -212,11 +212,11 @@ def _register(app: MailCelery, concurrency: int, queues: str | None) -> None:
         "queues": queues.split(",") if queues else list(policy.QUEUES),
         "children": [child.pid for child in psutil.Process().children()],
     }
-    _registry(app, lambda client: client.hset(WORKERS_KEY, app.settings.node, json.dumps(facts)))
+    _registry(app, lambda client: client.hset(signals.KEY_WORKERS, app.settings.node, json.dumps(facts)))
 
 
 def _unregister(app: MailCelery) -> None:
-    _registry(app, lambda client: client.hdel(WORKERS_KEY, app.settings.node))
+    _registry(app, lambda client: client.hdel(signals.KEY_WORKERS, app.settings.node))
 
 
 def _registry(app: MailCelery, change: Callable[[Any], Any]) -> None:

@@ -13,7 +13,8 @@ import redis
 from service_processes import Bare, bare_environment
 from waiting import until
 
-from email_service.beat_store import TICK_KEY, ScheduleStore
+from email_service import signals
+from email_service.beat_store import ScheduleStore
 from email_service.celery_app import BEAT
 
 
@@ -34,7 +35,7 @@ def queue(bare):
 
 def ticked_after(bare, moment_ns):
     with redis.Redis.from_url(f"{bare.redis_url}/0") as client:
-        until(lambda: int(client.get(TICK_KEY) or 0) > moment_ns, what="a tick")
+        until(lambda: int(client.get(signals.KEY_BEAT_TICK) or 0) > moment_ns, what="a tick")
 
 
 def seed(path, *, last_run_at):

@@ -14,12 +14,11 @@ from service_processes import RIG, celery_of, deaf
 from waiting import until
 
 from email_service import health
-from email_service.celery_app import celery_for
 
 
 def check(live, kind, *, timeout_s=3.0, age_s_max=20.0, port=None):
-    app = celery_of(live, MAIL_NODE=RIG)
-    return health.check(kind, app.settings, celery_for, timeout_s=timeout_s, age_s_max=age_s_max, port=port)
+    settings = celery_of(live, MAIL_NODE=RIG).settings
+    return health.check(kind, settings, timeout_s=timeout_s, age_s_max=age_s_max, port=port)
 
 
 @contextmanager

@@ -275,7 +275,7 @@ def test_the_tick_is_told_to_redis_and_a_redis_that_is_away_is_no_reason_to_stop
     scheduler = make(on_tick=None)
     scheduler._redis = SimpleNamespace(set=written.__setitem__)
     settle(scheduler)
-    assert written[beat_store.TICK_KEY] > 10**18
+    assert written[signals.KEY_BEAT_TICK] > 10**18
 
     def away(*_):
         raise redis.ConnectionError

@@ -411,7 +411,7 @@ def register(client, node, **changes):
         "concurrency": 4,
         "children": [],
     }
-    client.hset(exporter.WORKERS_KEY, node, json.dumps(facts | changes))
+    client.hset(signals.KEY_WORKERS, node, json.dumps(facts | changes))
 
 
 def test_a_worker_of_this_host_is_shown_with_the_memory_of_its_processes(client):
@@ -434,8 +434,8 @@ def test_a_worker_of_another_host_is_shown_without_memory(client):
 
 
 def test_an_entry_that_cannot_be_read_hides_no_other(client, caplog):
-    client.hset(exporter.WORKERS_KEY, "broken", "{")
-    client.hset(exporter.WORKERS_KEY, "partial", "{}")
+    client.hset(signals.KEY_WORKERS, "broken", "{")
+    client.hset(signals.KEY_WORKERS, "partial", "{}")
     register(client, "whole")
     assert [w.node for w in exporter.read_workers(client, "here")] == ["whole"]
     assert "broken" in caplog.text

@@ -9,12 +9,9 @@ import fakeredis
 import pytest
 import redis
 
-from email_service import health, policy
-from email_service.beat_store import TICK_KEY
-from email_service.dispatcher import rounds_key
+from email_service import health, policy, signals
 
 SETTINGS = SimpleNamespace(node="mail@here", host="here", concurrency=4, broker_url="redis://nowhere/0")
-APP = SimpleNamespace(settings=SETTINGS)
 
 
 @pytest.fixture
@@ -34,7 +31,7 @@ def worker(broker, monkeypatch):
         monkeypatch.setattr(health, "_POLL_S", 0.001)
         for _ in range(waiting):
             broker.lpush(policy.priority_key("spam", 7), "{}")
-        return health.worker(APP, timeout_s=0.05)
+        return health.worker(SETTINGS, timeout_s=0.05)
 
     return judge
 
@@ -66,13 +63,14 @@ def test_a_worker_that_does_not_answer_is_unhealthy(worker):
 
 
 def test_messages_of_queues_that_it_is_not_there_for_are_not_its_fault(worker, broker):
-    broker.hset(health.WORKERS_KEY, "mail@here", '{"concurrency": 2, "queues": ["send"]}')
+    broker.hset(signals.KEY_WORKERS, "mail@here", '{"concurrency": 2, "queues": ["send"]}')
     assert worker((5, 0, 0), waiting=3).healthy
 
 
-@pytest.mark.parametrize(
-    ("kind", "key"), [(health.beat, TICK_KEY), (health.dispatcher, rounds_key("here"))], ids=["beat", "dispatcher"]
-)
+ROUND = signals.KEY_DISPATCHER_ROUND.format(host="here")
+
+
+@pytest.mark.parametrize(("kind", "key"), [(health.beat, signals.KEY_BEAT_TICK), (health.dispatcher, ROUND)])
 @pytest.mark.parametrize(
     ("age_s", "healthy"), [(None, False), (1.0, True), (19.0, True), (21.0, False), (3600.0, False)]
 )
@@ -87,5 +85,5 @@ def test_a_broker_that_is_away_is_told_by_its_kind_of_error_alone(monkeypatch):
         raise redis.ConnectionError("redis://:canary@host")
 
     monkeypatch.setattr(health, "_redis", away)
-    for found in (health.worker(APP, timeout_s=0.05), health.beat(SETTINGS, age_s_max=1)):
+    for found in (health.worker(SETTINGS, timeout_s=0.05), health.beat(SETTINGS, age_s_max=1)):
         assert (found.healthy, found.reason) == (False, "the broker does not answer (ConnectionError)")
