@@ -40,10 +40,14 @@ _FIND: Final = text(
 )
 _LOCK: Final = text("SELECT 1 FROM email_folders WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR UPDATE")
 _DELETE: Final = text("DELETE FROM email_messages WHERE id = ANY(CAST(:ids AS uuid[]))")
-#: A synchronisation may have met the moved message in the trash before us: ours keeps its id and what is known of it.
+#: A synchronisation may have met the moved message in the trash before us: ours keeps its id and what is known of it,
+#: if that synchronisation has not been to the folder that it left as well.
 _DELETE_COPIES: Final = text(
-    "DELETE FROM email_messages WHERE folder_id = :trash AND uidvalidity = :uidvalidity "
-    "AND uid = ANY(CAST(:uids AS bigint[])) AND NOT id = ANY(CAST(:ids AS uuid[]))"
+    """
+    DELETE FROM email_messages copy
+    USING unnest(CAST(:ids AS uuid[]), CAST(:uids AS bigint[])) AS u(id, uid) JOIN email_messages ours ON ours.id = u.id
+    WHERE copy.folder_id = :trash AND copy.uidvalidity = :uidvalidity AND copy.uid = u.uid AND copy.id <> u.id
+    """
 )
 _REPLACE: Final = text(
     """
