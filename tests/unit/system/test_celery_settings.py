@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import base64
+import tomllib
+from datetime import timedelta
+from pathlib import Path
 
+import pytest
 from celery.app import defaults
 
-from email_service import policy
+from email_service import losses, policy, tasks
 from email_service.celery_app import celery_for
 from email_service.config import settings_from
 
@@ -37,3 +41,85 @@ def test_a_task_is_routed_to_its_queue_with_its_priority():
 def test_the_visibility_timeout_outlasts_the_longest_wait_at_full_length():
     options = celery_for(settings_from(GOOD)).conf.broker_transport_options
     assert options["visibility_timeout"] > max(policy.TIME_LIMIT_S, policy.BACKOFF_CAP_S)
+
+
+CONTRACT = tomllib.loads((Path(__file__).parents[3] / "loadtests" / "contract.toml").read_text())
+#: The architecture document's task queues: task -> queue.
+DOCUMENT = {
+    "sync_emails": "sync",
+    "send_email": "send",
+    "delete_emails": "delete",
+    "check_spam": "spam",
+    "periodic_sync": "periodic",
+    "cleanup_stale_results": "periodic",
+}
+
+
+@pytest.fixture
+def app():
+    made = celery_for(settings_from(GOOD))
+    tasks.register(made, lambda: pytest.fail("no task runs here"), request=losses.JobRequest)
+    return made
+
+
+def test_the_six_tasks_are_the_documents_and_no_others(app):
+    ours = {name for name in app.tasks if not name.startswith("celery.")}
+    assert ours == {f"email_service.tasks.{task}" for task in DOCUMENT} == set(policy.TASKS)
+
+
+@pytest.mark.parametrize("task", DOCUMENT)
+def test_a_task_has_the_documents_queue_priority_and_retries(app, task):
+    name = f"email_service.tasks.{task}"
+    route = app.amqp.router.route({}, name)
+    assert route["queue"].name == DOCUMENT[task]
+    assert route["priority"] == CONTRACT["priority"][DOCUMENT[task]]
+    assert app.tasks[name].max_retries == CONTRACT["retries"][task]
+
+
+@pytest.mark.parametrize(
+    ("setting", "promised"),
+    [
+        ("worker_concurrency", CONTRACT["worker"]["concurrency"]),
+        ("worker_prefetch_multiplier", CONTRACT["worker"]["prefetch_multiplier"]),
+        ("worker_max_tasks_per_child", CONTRACT["worker"]["tasks_per_child_max"]),
+        ("task_time_limit", CONTRACT["limits"]["hard_s"]),
+        ("task_soft_time_limit", CONTRACT["limits"]["soft_s"]),
+        ("result_expires", CONTRACT["results"]["ttl_s"]),
+    ],
+)
+def test_a_promised_number_is_celerys_setting(app, setting, promised):
+    assert app.conf[setting] == promised
+
+
+def test_a_task_has_no_limits_of_its_own_that_would_replace_these(app):
+    limits = {(task.time_limit, task.soft_time_limit) for name, task in app.tasks.items() if name in policy.TASKS}
+    assert limits == {(CONTRACT["limits"]["hard_s"], CONTRACT["limits"]["soft_s"])}
+
+
+def test_the_schedule_is_the_documents(app):
+    assert {
+        entry: (made["task"], made["schedule"], made["options"]) for entry, made in app.conf.beat_schedule.items()
+    } == {
+        "sync-emails-every-5min": (
+            "email_service.tasks.periodic_sync",
+            timedelta(seconds=CONTRACT["beat"]["periodic_sync_s"]),
+            {"expires": CONTRACT["beat"]["periodic_sync_s"]},
+        ),
+        "cleanup-stale-tasks-hourly": (
+            "email_service.tasks.cleanup_stale_results",
+            timedelta(seconds=CONTRACT["beat"]["cleanup_s"]),
+            {"expires": CONTRACT["beat"]["cleanup_s"]},
+        ),
+    }
+
+
+def test_one_factor_scales_what_waits_and_nothing_that_talks():
+    scaled = celery_for(settings_from(GOOD | {"MAIL_TIME_SCALE": "0.1"})).conf
+    assert (scaled.task_time_limit, scaled.task_soft_time_limit, scaled.result_expires) == (30, 28, 360)
+    assert scaled.beat_schedule["sync-emails-every-5min"]["schedule"] == timedelta(seconds=30)
+    assert scaled.broker_transport_options["socket_timeout"] == 10
+
+
+def test_broker_and_results_are_two_databases_of_one_redis(app):
+    assert app.conf.broker_url.endswith("/0")
+    assert app.conf.result_backend.endswith("/1")

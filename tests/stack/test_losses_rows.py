@@ -1,0 +1,151 @@
+"""What the main process of a worker does to the rows of the dead, on a real PostgreSQL."""
+
+from __future__ import annotations
+
+import base64
+import uuid
+from datetime import UTC, datetime
+
+import pytest
+from sqlalchemy import text
+
+from email_service import jobs, losses
+from email_service.config import settings_from
+from email_service.tenancy import SYSTEM, Scope
+
+SEND = "email_service.tasks.send_email"
+
+
+class Bench:
+    def __init__(self, app_rows, system_rows, tenant):
+        self.rows, self.system, self.scope = app_rows, system_rows, Scope(tenant_id=tenant, user_id="u")
+        self.holder = jobs.Holder(node=f"mail@{tenant}", host=f"host-{tenant}", pid=100, process_start_ns=5)
+
+    def begin(self, job_id=None, *, pid=100):
+        """A job with an execution that runs in that process."""
+        job = jobs.NewJob(id=job_id or uuid.uuid4(), name=SEND, args={})
+        holder = jobs.Holder(node=self.holder.node, host=self.holder.host, pid=pid, process_start_ns=5)
+        moment = datetime.now(UTC)
+        delivery = jobs.Delivery(
+            job_id=job.id,
+            execution_id=uuid.uuid4(),
+            span_id="a" * 16,
+            received_at=moment,
+            started_at=moment,
+            pss_before_bytes=None,
+        )
+        with self.rows.session(self.scope) as session:
+            if job_id is None:
+                jobs.enqueue(session, self.scope, job, time_scale=1)
+            lease = jobs.lease(session, self.scope, delivery, holder, trace_id="b" * 32, lease_s=300)
+            session.commit()
+        return lease
+
+    def cut_off(self, *pids, node=None, error_type="worker-lost", publish_s=0.0, only=None):
+        with self.system.session(SYSTEM) as session:
+            freed = jobs.cut_off(
+                session,
+                host=self.holder.host,
+                node=node or self.holder.node,
+                pids=pids,
+                error_type=error_type,
+                publish_s=publish_s,
+                only=only,
+            )
+            session.commit()
+        return freed
+
+    def executions(self, job_id):
+        with self.rows.session(self.scope) as session:
+            return [(e["outcome"], e["error_type"]) for e in jobs.status(session, self.scope, job_id)["executions"]]
+
+    def publish_in_s(self, job_id):
+        with self.system.session(SYSTEM) as session:
+            query = text("SELECT extract(epoch FROM next_publish_at - clock_timestamp()) FROM jobs WHERE id = :id")
+            return float(session.execute(query, {"id": job_id}).scalar_one())
+
+
+@pytest.fixture
+def bench(app_rows, system_rows, tenant):
+    return Bench(app_rows, system_rows, tenant)
+
+
+def test_a_dead_process_frees_its_job_at_once_and_no_other(bench):
+    dead, living = bench.begin(pid=100), bench.begin(pid=101)
+    assert bench.cut_off(100) == [dead.job_id]
+    assert bench.executions(dead.job_id) == [("killed", "worker-lost")]
+    assert bench.executions(living.job_id) == [(None, None)]
+    assert bench.begin(dead.job_id).ordinal == 2
+    assert bench.begin(living.job_id) is None
+
+
+def test_a_namesake_on_another_node_is_left_alone(bench):
+    """Two containers may have the same pids."""
+    lease = bench.begin(pid=100)
+    assert bench.cut_off(100, node="mail@other") == []
+    assert bench.executions(lease.job_id) == [(None, None)]
+
+
+def test_an_execution_that_ended_by_itself_stays_what_it_was(bench):
+    lease = bench.begin()
+    with bench.rows.session(bench.scope) as session:
+        ending = jobs.Ending(outcome="succeeded", ended_at=datetime.now(UTC))
+        jobs.finish(session, lease, ending, state="succeeded", outcome="sent")
+        session.commit()
+    assert bench.cut_off(100) == []
+    assert bench.executions(lease.job_id) == [("succeeded", None)]
+
+
+def test_the_message_that_goes_back_by_itself_has_its_grace_and_the_others_are_due(bench):
+    back, away = bench.begin(pid=100), bench.begin(pid=101)
+    bench.cut_off(100, publish_s=20.0)
+    bench.cut_off(101, error_type="time-limit")
+    assert 15 < bench.publish_in_s(back.job_id) <= 20
+    assert bench.publish_in_s(away.job_id) <= 0
+
+
+def test_losses_count_against_a_job_and_stops_do_not(bench):
+    lease = bench.begin()
+    for error_type, lost in (("worker-lost", 1), ("shutdown", 1), ("time-limit", 2), ("shutdown", 2)):
+        bench.cut_off(100, error_type=error_type)
+        lease = bench.begin(lease.job_id)
+        assert lease.lost == lost
+
+
+def settings(postgres, bench, **changes):
+    made = settings_from(
+        {
+            "DATABASE_URL": postgres.app,
+            "DATABASE_SYSTEM_URL": postgres.system,
+            "CREDENTIAL_ENCRYPTION_KEY": base64.b64encode(b"k" * 32).decode(),
+            "MAIL_TOKEN_SECRET": "x" * 40,
+            "MAIL_BLOB_DIR": "/blobs",
+            "MAIL_NODE": bench.holder.node,
+            **changes,
+        }
+    )
+    object.__setattr__(made, "host", bench.holder.host)
+    return made
+
+
+def test_a_worker_that_has_stopped_puts_back_what_its_dead_had_and_leaves_the_living(postgres, bench):
+    dead, living = bench.begin(pid=100), bench.begin(pid=101)
+    assert losses.put_back(settings(postgres, bench), lambda pid, _start: pid == 101) == 1
+    assert bench.executions(dead.job_id) == [("killed", "shutdown")]
+    assert bench.executions(living.job_id) == [(None, None)]
+
+
+def test_a_database_that_is_away_costs_a_line_and_not_the_stop(postgres, bench, caplog):
+    away = "postgresql://mail_system:x@127.0.0.1:9/none"
+    assert losses.put_back(settings(postgres, bench, DATABASE_SYSTEM_URL=away), lambda _pid, _start: False) == 0
+    assert "database is away" in caplog.text
+
+
+def test_a_row_that_the_dead_still_hold_is_not_waited_for_long(postgres, bench, caplog, monkeypatch):
+    """The server may not have seen yet that the killed child's connection is gone."""
+    monkeypatch.setattr(losses, "_LOCK_TIMEOUT", "50ms")
+    lease = bench.begin()
+    with bench.rows.session(bench.scope) as session:
+        jobs.hold(session, lease)
+        assert losses.put_back(settings(postgres, bench), lambda _pid, _start: False) == 0
+    assert losses.put_back(settings(postgres, bench), lambda _pid, _start: False) == 1
