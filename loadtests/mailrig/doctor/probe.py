@@ -256,11 +256,17 @@ def _task(app: Any, task: Any) -> dict[str, Any]:
         "retry_on_worker_lost": bool(getattr(task, "retry_on_worker_lost", False)),
         "max_retries": task.max_retries,
         "default_retry_delay_s": _plain(task.default_retry_delay),
-        "time_limit_s": _plain(task.time_limit),
-        "soft_time_limit_s": _plain(task.soft_time_limit),
+        "time_limit_s": _plain(_own_or(app, task, "time_limit")),
+        "soft_time_limit_s": _plain(_own_or(app, task, "soft_time_limit")),
         "ignore_result": bool(task.ignore_result),
         **_autoretry(task),
     }
+
+
+def _own_or(app: Any, task: Any, name: str) -> Any:
+    """The task's own limit, or the application's: Celery 5.3 does not hand that on to its tasks."""
+    own = getattr(task, name, None)
+    return app.conf.get(f"task_{name}") if own is None else own
 
 
 def _autoretry(task: Any) -> dict[str, Any]:

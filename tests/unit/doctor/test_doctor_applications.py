@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,7 +14,7 @@ from mailrig import cli
 from mailrig.doctor import OURS, DoctorError, application_findings, inspect_application
 from mailrig.doctor.findings import TRAP
 from mailrig.doctor.ours import STAND_INS
-from mailrig.doctor.probe import filesystem, masked
+from mailrig.doctor.probe import _own_or, filesystem, masked
 
 GOOD = """
 from celery import Celery
@@ -174,6 +175,13 @@ def test_our_own_application_walks_into_no_trap(here, monkeypatch):
 
 
 # --- the probe's own ---
+
+
+def test_a_limit_of_the_application_holds_where_its_tasks_do_not_know_it():
+    """Celery 5.3 has the limit in its configuration alone."""
+    app = SimpleNamespace(conf={"task_time_limit": 300})
+    assert _own_or(app, SimpleNamespace(time_limit=None), "time_limit") == 300
+    assert _own_or(app, SimpleNamespace(time_limit=7), "time_limit") == 7
 
 
 def test_the_filesystem_of_a_path_is_that_of_the_longest_mount_above_it(tmp_path):
