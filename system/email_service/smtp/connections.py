@@ -62,8 +62,7 @@ class Connections:
         if self._idle_s <= 0 or session.messages >= self._messages_max:
             session.quit()
             return
-        with self._changed:
-            self._forget_inherited()
+        with self._own():
             self._kept.append(_Kept(session=session, tls=tls, until_s=self._clock() + self._idle_s))
             surplus = self._kept.pop(0) if len(self._kept) > SESSIONS_MAX else None
             self._start_closing()
@@ -72,16 +71,14 @@ class Connections:
 
     def close(self) -> None:
         """End all of them: the process is about to end."""
-        with self._changed:
-            self._forget_inherited()
+        with self._own():
             kept, self._kept = self._kept, []
             self._changed.notify()
         for each in kept:
             each.session.quit()
 
     def _pop(self, endpoint: SmtpEndpoint, tls: ssl.SSLContext | None) -> _Kept | None:
-        with self._changed:
-            self._forget_inherited()
+        with self._own():
             if not self._kept:
                 return None
             fingerprint = endpoint.fingerprint()
@@ -91,10 +88,11 @@ class Connections:
                     return self._kept.pop(place)
         return None
 
-    def _forget_inherited(self) -> None:
-        """In a child: the sessions are the parent's, and so is the thread that ends them."""
+    def _own(self) -> threading.Condition:
+        """The lock. In a child all is the parent's: sessions, the thread that ends them, a lock that it holds."""
         if os.getpid() != self._pid:
-            self._pid, self._kept, self._closing = os.getpid(), [], None
+            self._pid, self._kept, self._changed, self._closing = os.getpid(), [], threading.Condition(), None
+        return self._changed
 
     # --- ending what has been idle for long enough ---
 
@@ -106,7 +104,7 @@ class Connections:
     def _end_idle(self) -> None:
         """End each session when its time is over; the thread ends with the last one."""
         while True:
-            with self._changed:
+            with self._own():
                 if not self._kept:
                     self._closing = None
                     return
