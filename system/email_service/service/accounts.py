@@ -94,7 +94,7 @@ def create_client(session: Session, scope: Scope, vault: Vault, settings: Settin
     return client
 
 
-def update_client(
+def update_client(  # noqa: PLR0917  # as create_client, and what changes
     session: Session, scope: Scope, vault: Vault, settings: Settings, client: EmailClient, change: ClientChange
 ) -> None:
     """Change the client; the caller commits.
