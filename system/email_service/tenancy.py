@@ -4,6 +4,7 @@ Rule 1: no code reaches a tenant's rows but through a session that ``Database.se
 Rule 2: the tenant is set inside each transaction (never on the connection), so a pooled connection keeps nothing.
 Rule 3: row-level security is the net under this door, not the door: queries filter by tenant and user as well.
 It guards against forgotten filters under the application's role, not against SQL injection that sets another tenant.
+Rule 4: an error that leaves this door repeats nothing of a row: SQLAlchemy would quote parameters, PostgreSQL the row.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from sqlalchemy.orm import Session
 
 from email_service.errors import DatabaseError, InvalidRequestError
 
+#: Classes of SQLSTATE whose first line quotes a value: data exceptions, and what a function raises.
+_QUOTING: Final = ("22", "P0")
 _TENANT: Final = re.compile(r"[a-z][a-z0-9-]{0,62}")
 #: One statement, one round trip, and no span: a transaction of ours always begins like this.
 _BEGIN: Final = "BEGIN; SELECT set_config('app.tenant_id', {tenant}, true)"
@@ -66,6 +69,7 @@ class Database:
             # psycopg would send a BEGIN of its own, a round trip before ours; commit and rollback still end what
             # ``after_begin`` began.
             isolation_level="AUTOCOMMIT",
+            hide_parameters=True,
             connect_args={"connect_timeout": 5, "application_name": application_name},
         )
 
@@ -133,4 +137,15 @@ def _translated(err: DBAPIError) -> Exception:
     """Only what a retry can mend becomes ours; a broken constraint is a defect and stays what it is."""
     if isinstance(err, OperationalError | InterfaceError) or err.connection_invalidated:
         return DatabaseError(type(err.orig).__name__)
+    return _silenced(err)
+
+
+def _silenced(err: DBAPIError) -> DBAPIError:
+    """The error without PostgreSQL's DETAIL, which quotes the failing row; of bad data only its SQLSTATE stays."""
+    if not isinstance(err.orig, psycopg.Error):
+        return err
+    primary, state = err.orig.diag.message_primary, err.orig.sqlstate or ""
+    quotes = primary is None or state.startswith(_QUOTING)
+    words = f"SQLSTATE {state or 'unknown'}" if quotes else primary
+    err.orig.args, err.args = (words,), (f"({type(err.orig).__name__}) {words}",)
     return err

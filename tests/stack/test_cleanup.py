@@ -9,11 +9,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import event, text
 from use_cases import HOLDER, settings, tools
+from waiting import until
 
 from email_service import exporter, jobs
 from email_service.service import cleaning
 from email_service.service.work import Work
-from email_service.tenancy import SYSTEM, Scope
+from email_service.tenancy import SYSTEM, Database, Scope
 
 SEND = "email_service.tasks.send_email"
 CLEANUP = "email_service.tasks.cleanup_stale_results"
@@ -307,3 +308,19 @@ def test_the_task_settles_its_job_with_the_counts(yard):
     with yard.tools.system.session(SYSTEM) as session:
         row = session.execute(text("SELECT state, outcome, result FROM jobs WHERE id = :id"), {"id": job_id}).one()
     assert (row.state, row.outcome, row.result) == ("succeeded", "cleaned", settled.result)
+
+
+def test_a_worker_runs_it_as_the_system_principal(live):
+    """Beat's message, the dispatcher's way: the row alone is written, the rest is the system's own."""
+    job = jobs.NewJob(id=uuid.uuid4(), name=CLEANUP, args={})
+    database = Database(live.stack._env["DATABASE_SYSTEM_URL"].replace("postgresql://", "postgresql+psycopg://", 1),
+                        pool_size=1, max_overflow=0, application_name="test")  # fmt: skip
+    try:
+        with database.session(SYSTEM) as session:
+            jobs.enqueue(session, SYSTEM, job, time_scale=0.05, publish=False)
+            session.commit()
+        query = "SELECT outcome, result FROM audit.jobs WHERE job_id = %s AND state = 'succeeded'"
+        (row,) = until(lambda: live.rows(query, str(job.id)), what="the cleanup's end")
+    finally:
+        database.dispose()
+    assert (row["outcome"], row["result"]["complete"]) == ("cleaned", True)
