@@ -16,10 +16,20 @@ from dataclasses import dataclass
 from typing import Final
 
 from email_service.message.spam.content import CONTENT_RULES
-from email_service.message.spam.facts import Facts, Rule, Suspect
+from email_service.message.spam.facts import HTML_CHARACTERS, TEXT_CHARACTERS, Facts, Rule, Suspect
 from email_service.message.spam.headers import HEADER_RULES
 
-__all__ = ["RULES", "THRESHOLD", "Indicator", "Rule", "SpamVerdict", "Suspect", "score"]
+__all__ = [
+    "HTML_CHARACTERS",
+    "RULES",
+    "TEXT_CHARACTERS",
+    "THRESHOLD",
+    "Indicator",
+    "Rule",
+    "SpamVerdict",
+    "Suspect",
+    "score",
+]
 
 #: A message with as many points is spam. One strong indicator is not enough: none is worth as much, but the verdict of
 #: the server that received the message.

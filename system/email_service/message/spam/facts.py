@@ -17,7 +17,7 @@ from typing import Final
 
 from email_service.message import fields
 from email_service.message.mail import ParsedMessage
-from email_service.message.texts import Decoder, without_controls
+from email_service.message.texts import Decoder, clean, without_controls
 
 #: As much of a text, and of HTML, is judged. Spam says early what it wants.
 TEXT_CHARACTERS: Final = 6_000
@@ -56,7 +56,7 @@ class Suspect:
     subject: str
     text: str
     html: str | None
-    #: (filename, content type) of each attachment.
+    #: (filename, content type) of each attachment, but of no picture within the text.
     files: tuple[tuple[str, str], ...] = ()
     #: When it arrived.
     received: datetime | None = None
@@ -69,7 +69,11 @@ class Suspect:
             subject=parsed.subject,
             text=parsed.text,
             html=parsed.html,
-            files=tuple((part.filename, part.content_type) for part in parsed.attachments if not part.inline),
+            files=tuple(
+                (part.filename, part.content_type)
+                for part in parsed.attachments
+                if not (part.inline and part.content_type.startswith("image/"))
+            ),
             received=received,
         )
 
@@ -196,10 +200,10 @@ class Facts:
         return fields.date(self.first("date"))
 
     @cached_property
-    def received(self) -> datetime | None:
-        """When the server that received it says it did, or when it came into the folder."""
+    def delivered(self) -> datetime | None:
+        """When the server that received it says it did."""
         behind = self.first("received").rpartition(";")[2].strip()
-        return (fields.date(behind) if behind else None) or self.mail.received
+        return fields.date(behind) if behind else None
 
     @cached_property
     def page(self) -> Page:
@@ -271,5 +275,5 @@ def organisation(domain: str) -> str:
 
 def short(text: str) -> str:
     """A detail that fits on a line."""
-    text = without_controls(text)
+    text = without_controls(clean(text))
     return text if len(text) <= _DETAIL_CHARACTERS else f"{text[: _DETAIL_CHARACTERS - 1]}…"

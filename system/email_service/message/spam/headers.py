@@ -167,15 +167,17 @@ def _authentic(facts: Facts) -> str | None:
 
 
 def _date_ahead(facts: Facts) -> str | None:
-    if facts.sent is None or facts.received is None or facts.sent - facts.received <= _AHEAD_MAX:
+    arrived = facts.delivered or facts.mail.received
+    if facts.sent is None or arrived is None or facts.sent - arrived <= _AHEAD_MAX:
         return None
-    return f"dated {facts.sent - facts.received} after it arrived"
+    return f"dated {(facts.sent - arrived).days} days after it arrived"
 
 
 def _date_behind(facts: Facts) -> str | None:
-    if facts.sent is None or facts.received is None or facts.received - facts.sent <= _BEHIND_MAX:
+    # Not by when it came into the folder: mail that moves from one provider to another comes late.
+    if facts.sent is None or facts.delivered is None or facts.delivered - facts.sent <= _BEHIND_MAX:
         return None
-    return f"dated {(facts.received - facts.sent).days} days before it arrived"
+    return f"dated {(facts.delivered - facts.sent).days} days before it arrived"
 
 
 def _shouts(facts: Facts) -> str | None:
