@@ -243,21 +243,30 @@ def _trace(arguments: argparse.Namespace) -> int:
 
 def _doctor(arguments: argparse.Namespace) -> int:
     parts = [] if arguments.app else doctor.check_machine()
+    if not arguments.json:
+        # Said first: what this machine lacks may be why the application can't be looked at.
+        print("".join(f"{line}\n" for line in doctor.machine_lines(parts)), end="")
     app = doctor.inspect_application(arguments.app or doctor.OURS, python=arguments.python)
-    findings, away = doctor.application_findings(app), "not asked"
-    if not arguments.offline:
-        try:
-            asked = doctor.ask_server(arguments.broker or app.broker_url, app.result_url)
-            findings, away = [*findings, *doctor.server_findings(asked)], asked.place
-        except doctor.AwayError as err:
-            # Named, it is what was asked for; the application's own may well be out of reach from here.
-            if arguments.broker:
-                raise doctor.DoctorError(str(err)) from err
-            away = str(err)
+    asked, away = _broker_findings(arguments, app.broker_url, app.result_url)
+    findings = [*doctor.application_findings(app), *asked]
     if arguments.json:
         print(doctor.to_json(app, findings, parts, away))
     else:
-        lines = [*doctor.machine_lines(parts), doctor.title(app), *doctor.finding_lines(findings, width=_width())]
+        lines = [doctor.title(app), *doctor.finding_lines(findings, width=_width())]
         print("\n".join([*lines, f"broker: {away}", doctor.summary(findings)]))
     lacking = any(not right for _, right, _ in parts)
     return USAGE if lacking else int(any(f.finding == doctor.TRAP for f in findings))
+
+
+def _broker_findings(arguments: argparse.Namespace, url: str, result_url: str) -> tuple[list[doctor.Finding], str]:
+    """What the server says, and where it is or why it was not asked."""
+    if arguments.offline:
+        return [], "not asked"
+    try:
+        asked = doctor.ask_server(arguments.broker or url, result_url)
+    except doctor.AwayError as err:
+        # Named, it is what was asked for; the application's own may well be out of reach from here.
+        if arguments.broker:
+            raise doctor.DoctorError(str(err)) from err
+        return [], str(err)
+    return doctor.server_findings(asked), asked.place

@@ -198,6 +198,7 @@ def test_all_parts_come_up_and_nothing_is_left_when_they_go(options, embedded, t
 def test_the_service_is_told_what_it_needs_and_nothing_of_the_user_s(options, embedded, notes, monkeypatch, tmp_path):
     monkeypatch.setenv("MAIL_RETRY_MODE", "eta")
     monkeypatch.setenv("CELERY_BROKER_URL", "redis://elsewhere")
+    monkeypatch.setenv("TASK_TIME_LIMIT", "7")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector")
     with up(options(time_scale=0.05, environment={"MAIL_MUTANT": "yes"})) as stack:
         stack.create_tenant("acme")
@@ -209,7 +210,7 @@ def test_the_service_is_told_what_it_needs_and_nothing_of_the_user_s(options, em
         assert env["MAIL_ALLOWED_HOSTS"] == "127.0.0.1:3025,127.0.0.1:3143"
         assert (env["MAIL_TIME_SCALE"], env["MAIL_MUTANT"]) == ("0.05", "yes")
         assert env["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://collector"
-        assert not {"MAIL_RETRY_MODE", "CELERY_BROKER_URL", "DATABASE_OWNER_URL"} & set(env)
+        assert not {"MAIL_RETRY_MODE", "CELERY_BROKER_URL", "TASK_TIME_LIMIT", "DATABASE_OWNER_URL"} & set(env)
         assert "DATABASE_OWNER_URL" in notes("migrate")[0]["env"]
         assert worker["argv"][-4:] == ["--concurrency", "4", "--node", "mail@rig"]
         with psycopg.connect(notes("migrate")[0]["env"]["DATABASE_OWNER_URL"]) as connection:

@@ -164,6 +164,16 @@ def test_a_named_broker_that_is_away_is_wrong_use(here, capsys):
     assert "s3cret" not in told
 
 
+def test_what_the_machine_lacks_is_said_even_where_our_application_can_t_be_looked_at(here, monkeypatch, capsys):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
+    monkeypatch.setenv("MAIL_TOKEN_SECRETS", "s3cret")
+    assert cli.main(["doctor", "--offline"]) == 2
+    told = capsys.readouterr()
+    assert "python  " in told.out
+    assert "MAIL_TOKEN_SECRETS is not a setting; did you mean MAIL_TOKEN_SECRET?" in told.err
+    assert "s3cret" not in told.out + told.err
+
+
 def test_our_own_application_walks_into_no_trap(here, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
     for name in [n for n in os.environ if n.startswith(("MAIL_", "DATABASE_", "CELERYD_", "TASK_", "WORKER_"))]:
