@@ -400,6 +400,17 @@ def reachable(binaries: Path, scratch: Path, user: tuple[int, int] | None) -> Pa
     return copy / "bin"
 
 
+def answers(url: str) -> bool:
+    """Whether the broker or the database at this URL serves."""
+    if urlsplit(url).scheme.startswith("postgresql"):
+        return _postgres_answers(url)
+    try:
+        _redis_info(url, timeout_s=0.5)
+    except redis.RedisError:
+        return False
+    return True
+
+
 def _postgres_answers(url: str) -> bool:
     try:
         with psycopg.connect(url, connect_timeout=2):

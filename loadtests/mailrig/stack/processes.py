@@ -86,6 +86,8 @@ class Part:
     mark: str
     started_ns: int
     log: Path
+    #: What it was started by.
+    command: Command = field(repr=False)
     ended_ns: int | None = None
     #: stop, restart (it ended by itself) or killed; None while it runs.
     reason: str | None = None
@@ -209,6 +211,7 @@ def _start(command: Command, mark: str) -> Part:
         mark=mark,
         started_ns=time.time_ns(),
         log=command.log,
+        command=command,
     )
 
 

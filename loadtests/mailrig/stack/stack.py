@@ -12,8 +12,9 @@ import secrets
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Self
@@ -32,6 +33,7 @@ from mailrig.stack.processes import (
     end,
     kill_session,
     note_end,
+    wait_until,
 )
 
 #: Long-running kinds of ``python -m email_service``.
@@ -434,6 +436,33 @@ class Stack:
     def resume_worker(self) -> None:
         """Let it go on."""
         self._signal_worker(signal.SIGCONT)
+
+    @contextmanager
+    def server_down(self, kind: str, *, forget: bool = False) -> Iterator[None]:
+        """SIGKILL our own valkey or postgres; behind the block it serves again, with what it had written.
+
+        With ``forget`` a broker begins empty.
+
+        Raises:
+            StackError: the server is not ours, or does not come back.
+        """
+        with self._lock:
+            if kind not in {"valkey", "postgres"} or kind not in self._now:
+                raise StackError(f"{kind} is no server of the stack's own")
+            # Whoever is not there is not revived.
+            part = self._now.pop(kind)
+        part.popen.kill()
+        part.popen.wait()
+        note_end(part, "killed")
+        kill_session(part.identity, part.mark)
+        if forget:
+            shutil.rmtree(self._home / kind / "appendonlydir", ignore_errors=True)
+        try:
+            yield
+        finally:
+            again = self._note(self._spawner.start(part.command))
+            url = self.redis_url if kind == "valkey" else self.audit_url
+            wait_until(lambda: parts.answers(url), again, deadline_s=READY_TIMEOUT_S, cancel=self._given_up)
 
     def _signal_worker(self, number: int) -> int | None:
         """The pid that got the signal, if any did."""
