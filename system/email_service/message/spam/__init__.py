@@ -69,6 +69,6 @@ def score(mail: Suspect) -> SpamVerdict:
         for rule in RULES
         if (detail := rule.find(facts)) is not None
     ]
-    total = round(sum(indicator.points for indicator in met), 1)
+    total = round(sum((indicator.points for indicator in met), start=0.0), 1)
     met.sort(key=lambda indicator: -abs(indicator.points))
     return SpamVerdict(score=total, is_spam=total >= THRESHOLD, indicators=tuple(met))
