@@ -317,12 +317,12 @@ def test_a_folder_in_which_something_happened_is_not_current(server):
         lambda: server.fakes.expunge(server.mailbox.address, [6]),
         lambda: server.fakes.reset_uidvalidity(server.mailbox.address),
     )
-    with server.session() as session:
-        for event in events:
+    for event in events:
+        with server.session() as session:
             replica.synchronise(session)
-            assert replica.token.is_current(status_of(session))
-            event()
-            assert not replica.token.is_current(status_of(session))
+        assert replica.token.is_current(status_of(server))
+        event()
+        assert not replica.token.is_current(status_of(server))
 
 
 def test_a_folder_that_was_not_read_to_its_end_is_not_current(server):
@@ -330,8 +330,9 @@ def test_a_folder_that_was_not_read_to_its_end_is_not_current(server):
     replica = Replica("INBOX")
     with server.session() as session:
         replica.synchronise(session, batch=2, stop_after=1)
-        assert not replica.token.is_current(status_of(session))
+    assert not replica.token.is_current(status_of(server))
 
 
-def status_of(session):
-    return next(folder.status for folder in session.folders() if folder.name == "INBOX")
+def status_of(server):
+    with server.session() as session:
+        return next(folder.status for folder in session.folders() if folder.name == "INBOX")
