@@ -4,61 +4,37 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from database_server import Urls, database_server
 from psycopg.rows import dict_row
 from sqlalchemy import text
 from use_cases import PASSWORD, Desk, settings, tools
 from waiting import until
 
 from email_service.config import database_url
-from email_service.migrations.runner import migrate
 from email_service.tenancy import SYSTEM, Database
 from fakemail.client import FakeMail
 from mailrig.clients import Account
 from mailrig.population import populate
 from mailrig.scenario import Population
-from mailrig.stack import Stack, StackOptions, parts
-from mailrig.stack.processes import Spawner, end
-
-
-@dataclass(frozen=True, kw_only=True)
-class Urls:
-    owner: str
-    app: str
-    system: str
-    audit: str
+from mailrig.stack import Stack, StackOptions
 
 
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory) -> Iterator[Urls]:
     """A migrated database of the embedded server, with the service's roles."""
-    folder = Path(parts.data_folder())
-    logs = tmp_path_factory.mktemp("logs")
-    spawner = Spawner()
-    part, owner = parts.start_postgres(spawner, folder / "postgres", logs, parts.free_port())
-    try:
-        roles = parts.role_urls(owner)
-        migrate(database_url({"DATABASE_URL": owner}, "DATABASE_URL"), roles.values())
-        yield Urls(
-            owner=owner,
-            app=roles["DATABASE_URL"],
-            system=roles["DATABASE_SYSTEM_URL"],
-            audit=roles["DATABASE_AUDIT_URL"],
-        )
-    finally:
-        end([part], reason="stop", grace_s=10, first=2)
-        spawner.close()
-        shutil.rmtree(folder, ignore_errors=True)
+    with database_server(tmp_path_factory.mktemp("logs")) as urls:
+        yield urls
 
 
 def _database(url: str) -> Database:
@@ -169,10 +145,9 @@ class Live:
         return [e for e in self.fakes.ledger() if e["kind"] == "accepted" and e["message_id"] == message_id]
 
 
-@pytest.fixture(scope="session")
-def live(tmp_path_factory) -> Iterator[Live]:
-    """The whole system at a twentieth of its waits."""
-    folder = tmp_path_factory.mktemp("live")
+@contextmanager
+def whole_stack(folder: Path) -> Iterator[Live]:
+    """The whole system at a twentieth of its waits, on servers of its own."""
     options = StackOptions(
         log_dir=folder / "logs", span_dir=folder / "spans", state_dir=folder / "state", time_scale=0.05
     )
@@ -184,6 +159,20 @@ def live(tmp_path_factory) -> Iterator[Live]:
             yield Live(stack=stack, accounts=accounts, fakes=FakeMail(stack.control_url))
     finally:
         os.environ.update(clean)
+
+
+@pytest.fixture(scope="session")
+def live(tmp_path_factory) -> Iterator[Live]:
+    """A whole stack that tests share."""
+    with whole_stack(tmp_path_factory.mktemp("live")) as live:
+        yield live
+
+
+@pytest.fixture(scope="module")
+def battered(tmp_path_factory) -> Iterator[Live]:
+    """A whole stack for those who kill its servers."""
+    with whole_stack(tmp_path_factory.mktemp("battered")) as live:
+        yield live
 
 
 @pytest.fixture
