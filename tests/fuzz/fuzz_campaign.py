@@ -28,8 +28,8 @@ from typing import Any, Final
 SECONDS_SHORT: Final = 12.0
 #: What each target gets of it.
 SHARES: Final = {
-    "imap-core": 0.35, "imap-faults": 0.05, "imap-server": 0.2, "smtp-server": 0.2, "mail": 0.1, "faults": 0.06,
-    "config": 0.04,
+    "imap-core": 0.3, "imap-faults": 0.05, "imap-server": 0.15, "smtp-server": 0.15, "mail": 0.1, "faults": 0.06,
+    "config": 0.04, "api": 0.15,
 }  # fmt: skip
 #: One case may use so much of the processor: a machine that is busy with other things is no hang.
 CASE_CPU_S: Final = 5.0
