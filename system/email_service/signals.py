@@ -40,7 +40,12 @@ MESSAGING_MESSAGE_ID: Final = "messaging.message.id"
 ERROR_TYPE: Final = "error.type"
 SERVER_ADDRESS: Final = "server.address"
 SERVER_PORT: Final = "server.port"
+DB_SYSTEM: Final = "db.system.name"
 DB_NAMESPACE: Final = "db.namespace"
+DB_QUERY_SUMMARY: Final = "db.query.summary"
+DB_QUERY_TEXT: Final = "db.query.text"
+#: SQLSTATE of a statement that failed.
+DB_STATUS_CODE: Final = "db.response.status_code"
 
 TASK_NAME: Final = "mail.task.name"
 EXECUTION_ID: Final = "mail.execution.id"

@@ -9,12 +9,13 @@ provider    this process's provider: configure, shutdown, tracer
 spanfile    spans as lines of OTLP JSON
 context     ids and traceparents
 messaging   send, process and settle spans; a worker's signals
-borrowed    Flask, SQLAlchemy, Redis
+statements  SQL
+borrowed    Flask, Redis
 logs        JSON or text on stderr
 memory      PSS
 """
 
-from email_service.telemetry.borrowed import instrument_flask, instrument_redis, instrument_sqlalchemy, quiet
+from email_service.telemetry.borrowed import instrument_flask, instrument_redis, quiet
 from email_service.telemetry.context import (
     current_traceparent,
     new_span_id,
@@ -36,6 +37,7 @@ from email_service.telemetry.messaging import (
 )
 from email_service.telemetry.provider import configure, shutdown, tracer
 from email_service.telemetry.spanfile import SpanFile
+from email_service.telemetry.statements import instrument_sqlalchemy
 
 __all__ = [
     "SpanFile",

@@ -70,20 +70,3 @@ def quiet() -> Iterator[None]:
 
     with suppress_instrumentation():
         yield
-
-
-def instrument_sqlalchemy(engines: list[Any]) -> None:
-    """CLIENT spans of all statements of these engines, and of no others; values are never in them, as all are bound.
-
-    Once per process, with all of its engines: the instrumentor takes no second call, and a child inherits the first.
-    """
-    from opentelemetry.instrumentation.sqlalchemy import SQLAlchemyInstrumentor  # noqa: PLC0415  # not for beat
-    from opentelemetry.instrumentation.utils import unwrap  # noqa: PLC0415  # as above
-    from sqlalchemy import Engine  # noqa: PLC0415  # as above
-
-    instrumentor = SQLAlchemyInstrumentor()
-    if instrumentor.is_instrumented_by_opentelemetry:
-        instrumentor.uninstrument()
-    instrumentor.instrument(engines=engines, tracer_provider=trace.get_tracer_provider())
-    # A span for each loan of a pooled connection: a fifth of all spans, which the statements' own make superfluous.
-    unwrap(Engine, "connect")

@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 from typing import Final
 
-#: A reading costs 0.35 ms for a worker process (it walks the page tables), so tasks that follow one another within
+#: A reading costs 0.35 to 2 ms for a worker process (it walks the page tables), so tasks that follow one another within
 #: this time share one; what runs longer has its own at its end.
-PSS_AGE_S_MAX: Final = 0.05
+PSS_AGE_S_MAX: Final = 0.25
 _last_pss: tuple[int, float, int | None] = (0, 0.0, None)
 
 

@@ -29,6 +29,7 @@ from sqlalchemy.exc import OperationalError
 from email_service import signals, telemetry
 from email_service.errors import SmtpError
 from email_service.telemetry import logs, memory, spanfile
+from email_service.telemetry.statements import summary_of
 
 PARENT = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
 SECRET = "canary-7f3a"
@@ -436,12 +437,27 @@ def test_a_statement_is_a_span_without_its_values_and_a_quiet_one_is_none(tracin
         assert len(tracing()) == count
         with pytest.raises(OperationalError):
             connection.execute(text("SELECT nothing, :secret"), {"secret": SECRET})
-    statements = [plain(s["attributes"]).get("db.statement") for s in tracing()]
+    spans = [plain(s["attributes"]) for s in tracing()]
     # One span a statement, and none for the loan of its connection.
-    assert len(statements) == 2
-    assert "SELECT ?" in statements
+    assert [s["db.query.text"] for s in spans] == ["SELECT ?", "SELECT nothing, ?"]
+    assert [s.get("error.type") for s in spans] == [None, "OperationalError"]
     assert SECRET not in json.dumps(tracing())
     engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("statement", "summary"),
+    [
+        ("SELECT a FROM jobs WHERE id = 1", "SELECT jobs"),
+        ("WITH x AS (\n UPDATE jobs SET a = 1 RETURNING id) SELECT * FROM x", "UPDATE jobs"),
+        ("INSERT INTO email_messages (id) SELECT id FROM unnest(:a)", "INSERT email_messages"),
+        ('DELETE FROM "email_folders"', "DELETE email_folders"),
+        ("SELECT pg_notify('x', '')", "SELECT"),
+        ("", "statement"),
+    ],
+)
+def test_a_statement_is_named_by_what_it_does_and_to_what(statement, summary):
+    assert summary_of(statement) == summary
 
 
 # --- logs
