@@ -49,6 +49,11 @@ class Reply:
         """The first digit is 4: a later try may succeed."""
         return self.code // 100 == 4  # noqa: PLR2004  # as the docstring says
 
+    @property
+    def permanent(self) -> bool:
+        """The first digit is 5: no later try will succeed."""
+        return self.code // 100 == 5  # noqa: PLR2004  # as the docstring says
+
 
 def enhanced_code(text: str) -> str | None:
     """The enhanced status code that a reply begins with, such as 5.1.1 (RFC 2034)."""

@@ -105,6 +105,7 @@ def transact(
         with _definite_errors("DATA"):
             _expect(session.command("DATA"), wanted=replies.START_INPUT)
             session.wire.send(_stuffed(plan.data))
+            _still_listening(session)
         reply = _final_dot(session, final_reply_timeout_s)
         span.set_attribute(SMTP_REPLY_CODE, reply.code)
         return Receipt(accepted=accepted, refused=plan.refused, reply_code=reply.code, reply_text=reply.text)
@@ -212,6 +213,18 @@ def _sorted_out(plan: _Plan, answers: Iterator[Reply]) -> tuple[str, ...]:
         else:
             plan.refused[address] = Refusal(reply.code, reply.text, replies.waits(reply))
     return tuple(accepted)
+
+
+def _still_listening(session: Session) -> None:
+    """A server that has gone, or has answered already, can't take the message: that is definite still.
+
+    Raises:
+        SmtpError: what it said.
+        OSError: it has gone.
+    """
+    if not session.wire.silent:
+        reply = session.wire.reply()
+        raise SmtpError(f"{reply.code} {reply.text}", reply_code=reply.code, transient=not reply.permanent)
 
 
 def _final_dot(session: Session, timeout_s: float) -> Reply:

@@ -8,7 +8,6 @@ for the callers to say: session and transaction.
 from __future__ import annotations
 
 import re
-import select
 import socket
 import ssl
 import time
@@ -80,12 +79,20 @@ class Wire:
 
     @property
     def silent(self) -> bool:
-        """Whether nothing came that was not asked for: a server that speaks or closes between messages is leaving."""
+        """Whether nothing came that was not asked for; a server that speaks or closes out of turn is leaving.
+
+        Read and not only looked at: under TLS a socket is readable also when nothing was said (RFC 8446 section 4.6).
+        """
         if self._buffer:
             return False
-        look = select.poll()
-        look.register(self._socket, select.POLLIN)
-        return not look.poll(0)
+        self._socket.settimeout(0)
+        try:
+            self._buffer += self._socket.recv(_LINE_BYTES_MAX)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return True
+        except OSError:
+            return False
+        return False
 
     @property
     def own_address(self) -> str:

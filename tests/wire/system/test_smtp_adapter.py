@@ -159,6 +159,15 @@ def test_a_drop_within_the_body_is_a_definite_failure():
     assert (caught.value.definite, caught.value.transient) == (True, True)
 
 
+@pytest.mark.parametrize(("reply", "transient"), [("421 going down", True), ("552 too big", False), ("250 ok", True)])
+def test_a_server_that_answers_before_the_final_dot_does_not_have_the_message(reply, transient):
+    with ScriptedServer(*ONE, "C: DATA", f"354 go\r\n{reply}\r\n".encode(), "DEAF") as server:
+        with pytest.raises(SmtpError) as caught:
+            deliver(server)
+        assert (caught.value.definite, caught.value.transient) == (True, transient)
+        assert caught.value.reply_code == int(reply[:3])
+
+
 @pytest.mark.parametrize(("reply", "transient"), [("452 full", True), ("554 spam", False), ("421 closing", True)])
 def test_a_refusal_of_the_message_is_definite(reply, transient):
     with ScriptedServer(*BODY, f"S: {reply}", *BYE) as server, pytest.raises(SmtpError) as caught:
