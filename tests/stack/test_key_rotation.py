@@ -6,8 +6,9 @@ import base64
 import os
 import uuid
 
+import psycopg
 import pytest
-from sqlalchemy import delete, select, update
+from sqlalchemy import select, update
 
 from email_service import __main__ as command
 from email_service.errors import CredentialError
@@ -42,11 +43,6 @@ class Credentials:
             session.execute(update(Credential).where(Credential.id == credential_id).values(**vars(sealed)))
             session.commit()
 
-    def remove(self):
-        with self.rows.session(self.scope) as session:
-            session.execute(delete(Credential))
-            session.commit()
-
     def sealed(self, credential_id):
         with self.rows.session(self.scope) as session:
             row = session.scalars(select(Credential).where(Credential.id == credential_id)).one()
@@ -57,11 +53,11 @@ class Credentials:
 
 
 @pytest.fixture
-def credentials(app_rows, tenant):
-    mine = Credentials(app_rows, tenant)
-    yield mine
-    # The command goes over all tenants: the next test's figures are to be its own.
-    mine.remove()
+def credentials(postgres, app_rows, tenant):
+    # The command goes over all tenants: what earlier tests have left is not to be in the figures.
+    with psycopg.connect(postgres.owner) as connection:
+        connection.execute("TRUNCATE credentials CASCADE")
+    return Credentials(app_rows, tenant)
 
 
 @pytest.fixture
