@@ -98,7 +98,7 @@ def some(chance, uids):
 # --- histories ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(1, 7))
+@pytest.mark.parametrize("seed", range(1, 5))
 def test_every_way_ends_in_the_same_state_after_any_history(server, seed):
     """The seed is in the test's name; syncs are broken off at random, and go on from the last token."""
     chance = random.Random(seed)
