@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
 import psycopg
 from psycopg import sql
+from psycopg.pq import TransactionStatus
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
@@ -26,6 +27,7 @@ from email_service.errors import DatabaseError, InvalidRequestError
 
 #: Classes of SQLSTATE whose first line quotes a value: data exceptions, and what a function raises.
 _QUOTING: Final = ("22", "P0")
+_CANCEL_TIMEOUT_S: Final = 2.0
 _TENANT: Final = re.compile(r"[a-z][a-z0-9-]{0,62}")
 #: One statement, one round trip, and no span: a transaction of ours always begins like this.
 _BEGIN: Final = "BEGIN; SELECT set_config('app.tenant_id', {tenant}, true)"
@@ -81,10 +83,12 @@ class Database:
             DatabaseError: PostgreSQL is away or dropped the connection.
         """
         try:
-            with self._begun(scope) as session:
+            with self._begun(scope) as session, _no_query_left(session):
                 yield session
         except DBAPIError as err:
             raise _translated(err) from err
+        except _BeginError as err:
+            raise DatabaseError(str(err)) from err
 
     def _begun(self, scope: Scope) -> Session:
         """A session in its first transaction. A pooled connection that died since its last use costs nothing."""
@@ -92,10 +96,10 @@ class Database:
             session = _ScopedSession(self.engine, expire_on_commit=False, info={"scope": scope})
             try:
                 session.connection()
-            except _BeginError as err:
+            except _BeginError:
                 session.close()
                 if last:
-                    raise DatabaseError(err.detail) from err
+                    raise
                 # Whatever ended this one has ended the others: a restart of the server, most likely.
                 self.engine.dispose()
             except BaseException:
@@ -110,8 +114,8 @@ class Database:
         self.engine.dispose()
 
 
-class _BeginError(DatabaseError):
-    """The database was away."""
+class _BeginError(Exception):
+    """A transaction could not begin: nothing was done."""
 
 
 class _ScopedSession(Session):
@@ -120,12 +124,26 @@ class _ScopedSession(Session):
 
 @event.listens_for(_ScopedSession, "after_begin")
 def _begin(session: Session, _transaction: object, connection: Connection) -> None:
-    raw = connection.connection.driver_connection
+    raw = session.info["connection"] = connection.connection.driver_connection
     try:
         raw.execute(_begin_statement(session.info["scope"].tenant_id))  # type: ignore[union-attr]  # psycopg's own
     except psycopg.OperationalError as err:
         connection.invalidate(err)
         raise _BeginError(type(err).__name__) from err
+
+
+@contextmanager
+def _no_query_left(session: Session) -> Iterator[None]:
+    """A signal (the soft time limit) may strike in the midst of a query, which would go on and keep its locks."""
+    try:
+        yield
+    except BaseException:
+        raw: psycopg.Connection | None = session.info.get("connection") if session.in_transaction() else None
+        if raw is not None and raw.info.transaction_status == TransactionStatus.ACTIVE:
+            with suppress(psycopg.Error):
+                raw.cancel_safe(timeout=_CANCEL_TIMEOUT_S)
+            session.invalidate()
+        raise
 
 
 @lru_cache(maxsize=1024)
