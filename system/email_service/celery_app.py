@@ -15,7 +15,8 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
 
-from celery import Celery
+from celery import Celery, states
+from celery.backends.redis import RedisBackend
 from celery.signals import setup_logging
 from kombu import Exchange, Queue
 from kombu.exceptions import OperationalError
@@ -83,6 +84,28 @@ _STATIC: Final[dict[str, Any]] = {
 }
 
 
+class ResultBackend(RedisBackend):  # type: ignore[misc]  # Celery ships no types
+    """Results in Redis, without a look at what is there before each success.
+
+    Celery reads the old result first, so that a lost copy never replaces a success. Here a copy without a lease stores
+    nothing, so only what isn't a success needs that look: a round trip less for each task.
+    """
+
+    def _store_result(
+        self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **options: Any
+    ) -> Any:
+        if state != states.SUCCESS:
+            return super()._store_result(task_id, result, state, traceback, request=request, **options)
+        meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
+        self.set(self.get_key_for_task(task_id), self.encode(meta | {"task_id": task_id}))
+        return result
+
+    def _set(self, key: bytes, value: str, expires: int | None = None) -> None:
+        """Store and tell, without the transaction around them and the command that redis-py warns of each time."""
+        with self.client.pipeline(transaction=False) as pipe:
+            pipe.set(key, value, ex=expires or self.expires).publish(key, value).execute()
+
+
 class MailCelery(Celery):  # type: ignore[misc]  # Celery ships no types
     """Celery, with the settings and telemetry of this process at hand for tasks."""
 
@@ -103,7 +126,8 @@ class MailCelery(Celery):  # type: ignore[misc]  # Celery ships no types
 
 def celery_for(settings: Settings) -> MailCelery:
     """Make the application; no connection is opened."""
-    app = MailCelery("email_service", broker=settings.broker_url, backend=settings.result_url, set_as_current=True)
+    backend = f"{__name__}:{ResultBackend.__name__}+{settings.result_url}"
+    app = MailCelery("email_service", broker=settings.broker_url, backend=backend, set_as_current=True)
     app.settings = settings
     hard_s, soft_s = settings.limits_s
     app.conf.update(

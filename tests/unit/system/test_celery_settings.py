@@ -5,7 +5,9 @@ import tomllib
 from datetime import timedelta
 from pathlib import Path
 
+import fakeredis
 import pytest
+from celery import states
 from celery.app import defaults
 
 from email_service import losses, policy, tasks
@@ -123,3 +125,37 @@ def test_one_factor_scales_what_waits_and_nothing_that_talks():
 def test_broker_and_results_are_two_databases_of_one_redis(app):
     assert app.conf.broker_url.endswith("/0")
     assert app.conf.result_backend.endswith("/1")
+
+
+@pytest.fixture
+def results(app):
+    """The result backend on a Redis of its own, with the commands that reached it."""
+    backend, client = app.backend, fakeredis.FakeRedis()
+    backend.__dict__["client"] = client
+    asked = []
+    original = client.get
+    client.get = lambda key: asked.append(key) or original(key)
+    return backend, client, asked
+
+
+def test_a_success_is_stored_for_its_time_without_a_look_at_what_was_there(results):
+    backend, client, asked = results
+    backend.store_result("t", {"outcome": "sent"}, states.SUCCESS)
+    assert asked == []
+    assert 0 < client.ttl("celery-task-meta-t") <= CONTRACT["results"]["ttl_s"]
+    meta = backend.get_task_meta("t", cache=False)
+    assert (meta["status"], meta["result"], meta["task_id"]) == (states.SUCCESS, {"outcome": "sent"}, "t")
+
+
+def test_a_lost_copy_does_not_replace_a_success(results):
+    backend, _, _ = results
+    backend.store_result("t", {"outcome": "sent"}, states.SUCCESS)
+    backend.store_result("t", ValueError("late"), states.FAILURE)
+    assert backend.get_task_meta("t", cache=False)["status"] == states.SUCCESS
+
+
+def test_a_success_replaces_what_was_said_before_it(results):
+    backend, _, _ = results
+    backend.store_result("t", ValueError("hard limit"), states.FAILURE)
+    backend.store_result("t", {"outcome": "sent"}, states.SUCCESS)
+    assert backend.get_task_meta("t", cache=False)["status"] == states.SUCCESS
