@@ -154,7 +154,10 @@ class Wire:
 
     def close(self) -> None:
         """Close, in whatever state."""
-        # A reset by the other side shows up here again; there is nothing left to lose.
+        # A reset by the other side shows up here again; there is nothing left to lose. A thread that waits for a reply
+        # holds the reader until the connection ends; TLS's own farewell would take its state from under that thread.
+        with suppress(OSError):
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
         with suppress(OSError):
             if hasattr(self, "_reader"):
                 self._reader.close()
