@@ -11,7 +11,7 @@ from http_desk import Desk, application
 from email_service.api.app import ROUTES
 
 SEED = 7
-EXAMPLES = 5
+EXAMPLES = 4
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def desk(postgres, app_rows, system_rows, tenant, tmp_path):
 def test_answers_are_what_the_document_says(desk):
     sys.stdout.write(f"seed {SEED}\n")
     found = operations(desk.app)
-    assert {route.name for route in ROUTES} < set(found)
+    assert {route.name for route in ROUTES} <= set(found)
     for operation in found.values():
         for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
             fuzz(operation, desk, examples=EXAMPLES, seed=SEED, mode=mode)
