@@ -73,10 +73,11 @@ def _bearer(wire: Wire, endpoint: ImapEndpoint, user: str, token: str, hidden: t
     try:
         return _authenticate(wire, mechanism, bearer_response(mechanism, endpoint, user, token), challenges)
     except RefusedError as err:
-        status = _status(challenges)
-        text = " ".join(filter(None, (readable(err.text, hidden=hidden), status and f"(status {status})")))
-        transient = is_transient(text, otherwise=status.startswith("5") or status == "temporarily_unavailable")
-        raise AuthenticationError(text, transient=transient) from None
+        said = readable(err.text, hidden=hidden)
+    status = _status(challenges)
+    text = f"{said} (status {status})" if status else said
+    transient = is_transient(said, otherwise=status.startswith("5") or status == "temporarily_unavailable")
+    raise AuthenticationError(text, transient=transient)
 
 
 def _authenticate(wire: Wire, mechanism: bytes, response: bytes, challenges: list[bytes] | None = None) -> list[Reply]:

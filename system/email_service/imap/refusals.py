@@ -47,13 +47,18 @@ class RefusedError(Exception):
     """The server answered NO or BAD; the session can go on."""
 
     def __init__(self, kind: bytes, text: bytes) -> None:
-        super().__init__(kind.decode("ascii", "replace"))
+        # Not among the arguments: whoever shows the context of an error would show what a server repeated.
+        super().__init__()
         self.kind = kind
         self.text = text
 
 
 class BrokenError(Exception):
     """The connection is of no use any more."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
 
 
 @contextmanager
@@ -72,7 +77,7 @@ def errors(
         transient = is_transient(text, otherwise=refused is ImapError and err.kind == b"NO")
         raise _refusal(refused, f"{verb}: {text}", transient=transient) from None
     except BrokenError as err:
-        text = readable(str(err), hidden=hidden)
+        text = readable(err.text, hidden=hidden)
         raise broken(f"{verb}: {text}", transient=is_transient(text, otherwise=True)) from None
     except ssl.SSLCertVerificationError as err:
         raise broken(f"{verb}: {err.verify_message}", transient=False) from err

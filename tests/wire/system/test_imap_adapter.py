@@ -1,18 +1,14 @@
 """What a session makes of servers that behave, and of those that do not."""
 
-import base64
 import socket
 from datetime import UTC, datetime
 
 import pytest
-import trustme
 from imap_dialogue import (
     CANARY,
-    CAPABILITY,
     GREETING,
     LOGIN,
     LOGOUT,
-    WELCOME,
     Rows,
     body,
     changes,
@@ -27,12 +23,10 @@ from imap_dialogue import (
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from scripted_server import ScriptedServer, client_context, server_context
+from scripted_server import ScriptedServer
 
-from email_service import imap
-from email_service.errors import AuthenticationError, ConnectError, ImapError, InvalidRequestError
+from email_service.errors import AuthenticationError, ConnectError, ImapError
 from email_service.imap import RemoteFolder, reading, refusals, wire
-from email_service.vault import Secret
 
 # --- what is new ----------------------------------------------------------------------------------------------------
 
@@ -246,73 +240,6 @@ def test_a_port_where_nobody_listens_is_a_connect_error():
 @pytest.mark.parametrize(
     ("reply", "transient"),
     [
-        ("NO [AUTHENTICATIONFAILED] Invalid credentials", False),
-        ("NO bad password", False),
-        ("NO [UNAVAILABLE] the directory is away", True),
-        ("NO [ALERT] Too many simultaneous connections. (Failure)", True),
-        ("BAD what?", False),
-    ],
-)
-def test_a_refused_login_says_whether_to_try_again(reply, transient):
-    steps = (*GREETING, "C: * LOGIN*", f"S: TAG {reply}", "DEAF")
-    with ScriptedServer(*steps) as server, pytest.raises(AuthenticationError) as caught, opened(server):
-        pass
-    assert caught.value.transient is transient
-
-
-def test_a_drop_or_a_bye_at_login_is_no_refusal():
-    for answer in ("DROP", "S: * BYE shutting down"):
-        with (
-            ScriptedServer(*GREETING, "C: * LOGIN*", answer) as server,
-            pytest.raises(ConnectError) as caught,
-            opened(server),
-        ):
-            pass
-        assert caught.value.transient
-
-
-@pytest.mark.parametrize("reply", ["NO", "BAD", "XX"])
-def test_a_password_that_the_server_repeats_is_not_in_the_error(reply):
-    password = 'canary "9f3c"'
-    steps = (*GREETING, "C: * LOGIN*", f'S: TAG {reply} {password} and "canary \\"9f3c\\"" are wrong', "DEAF")
-    with (
-        ScriptedServer(*steps) as server,
-        pytest.raises((AuthenticationError, ConnectError)) as caught,
-        opened(server, password=password, timeout_s=0.2),
-    ):
-        pass
-    assert "9f3c" not in str(caught.value)
-    assert caught.value.__cause__ is None or "9f3c" not in str(caught.value.__cause__)
-
-
-def test_a_password_beyond_ascii_goes_by_authenticate_plain():
-    token = base64.b64encode("\0ann\0pässwörd".encode()).decode()
-    steps = (*GREETING, "C: * AUTHENTICATE PLAIN", "S: + ", f"C: {token}", *WELCOME, *LOGOUT)
-    with ScriptedServer(*steps) as server, opened(server, password="pässwörd"):
-        pass
-
-
-def test_quotes_and_backslashes_in_a_password_are_escaped():
-    steps = (*GREETING, 'C: * LOGIN "ann" "a\\"b\\\\c"', *WELCOME, *LOGOUT)
-    with ScriptedServer(*steps) as server, opened(server, password='a"b\\c'):
-        pass
-
-
-def test_a_server_that_knows_us_already_is_not_told_a_password():
-    with ScriptedServer("S: * PREAUTH hello ann", *CAPABILITY, *CAPABILITY, *LOGOUT) as server, opened(server):
-        pass
-
-
-def test_a_server_that_forbids_login_is_not_told_a_password():
-    steps = ("S: * OK hi", "C: * CAPABILITY", "S: * CAPABILITY IMAP4rev1 LOGINDISABLED", "S: TAG OK done", "DEAF")
-    with ScriptedServer(*steps) as server, pytest.raises(AuthenticationError), opened(server):
-        pass
-    assert len(server.lines) == 1
-
-
-@pytest.mark.parametrize(
-    ("reply", "transient"),
-    [
         ("NO [UNAVAILABLE] try later", True),
         ("NO [INUSE] locked", True),
         ("NO something went wrong", True),
@@ -389,69 +316,6 @@ def test_an_error_of_the_caller_passes_and_closes_the_connection():
 
 def test_a_server_that_breaks_off_at_logout_has_broken_nothing():
     with ScriptedServer(*LOGIN, "C: * LOGOUT", "DROP") as server, opened(server):
-        pass
-
-
-# --- encryption -----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def authority():
-    return trustme.CA()
-
-
-STARTTLS = (
-    "S: * OK ready",
-    "C: * CAPABILITY",
-    "S: * CAPABILITY IMAP4rev1 STARTTLS LOGINDISABLED",
-    "S: TAG OK done",
-    "C: * STARTTLS",
-)
-
-
-def test_after_starttls_the_capabilities_are_asked_for_again(authority):
-    steps = (*STARTTLS, "S: TAG OK go on", "TLS", *CAPABILITY, *LOGIN[len(GREETING) :], *LOGOUT)
-    with (
-        ScriptedServer(*steps, tls=server_context(authority)) as server,
-        opened(server, encryption="starttls", tls=client_context(authority)),
-    ):
-        pass
-
-
-def test_tls_from_the_first_byte(authority):
-    with (
-        ScriptedServer("TLS", *LOGIN, *LOGOUT, tls=server_context(authority)) as server,
-        opened(server, encryption="tls", tls=client_context(authority)),
-    ):
-        pass
-
-
-def test_a_server_without_starttls_is_not_told_a_password():
-    with (
-        ScriptedServer(*GREETING, "DEAF") as server,
-        pytest.raises(ConnectError) as caught,
-        opened(server, encryption="starttls"),
-    ):
-        pass
-    assert not caught.value.transient
-    assert len(server.lines) == 1
-
-
-def test_a_certificate_that_is_not_trusted_is_permanent(authority):
-    for steps, encryption in (((*STARTTLS, "S: TAG OK go on", "TLS"), "starttls"), (("TLS",), "tls")):
-        with (
-            ScriptedServer(*steps, tls=server_context(authority)) as server,
-            pytest.raises(ConnectError) as caught,
-            opened(server, encryption=encryption, tls=client_context(trustme.CA())),
-        ):
-            pass
-        assert not caught.value.transient
-        assert server.handshake_error is not None
-
-
-def test_an_unknown_encryption_is_refused_before_anything_is_said():
-    endpoint = imap.ImapEndpoint(host="127.0.0.1", port=1, encryption="ssl", username="a", password=Secret("b"))
-    with pytest.raises(InvalidRequestError, match="starttls"), imap.open_session(endpoint, 1.0):
         pass
 
 
