@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import signal
 import socket
+import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from flask import Flask
 from gunicorn.app.base import BaseApplication
 
 from email_service import telemetry
 from email_service.errors import ConfigError
+
+#: Linux' prctl(2).
+_PR_SET_PDEATHSIG: Final = 1
 
 
 class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
@@ -51,11 +58,25 @@ def serve(
         "loglevel": "warning",
         "proc_name": "mail-api",
         "control_socket_disable": True,
+        "post_fork": _die_with_master,
         "post_worker_init": lambda worker: ready(url) if worker.age == 1 else None,
         "worker_exit": lambda _server, _worker: telemetry.shutdown(),
     }
     _Server(application, options).run()
     return 0
+
+
+def _die_with_master(master: Any, _worker: Any) -> None:
+    """A worker whose master was killed ends at once, whatever it does: the port is free for the next master.
+
+    gunicorn's own looks for its parent between two requests only.
+    """
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != master.pid:
+        # It died before it could be asked for.
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _bind(host: str, port: int) -> socket.socket:
