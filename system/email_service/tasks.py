@@ -32,7 +32,7 @@ from email_service.errors import (
 from email_service.jobs import Delivery, Holder, Lease, NewJob
 from email_service.policy import GiveUp, TaskRule
 from email_service.service import cleaning, deleting, scoring, sending, syncing
-from email_service.service.work import Settled, Tools, Work
+from email_service.service.work import Settled, Tools, Work, insist
 from email_service.tenancy import SYSTEM, Database, Scope
 
 _log = logging.getLogger(__name__)
@@ -350,16 +350,25 @@ def _reschedule(put_off: _PutOff, *, delay_s: float) -> None:
     settings = work.tools.settings
     ending = work.ending("retry", put_off.error.code, error_detail=_detail(put_off.error))
     grace_s = policy.publish_grace_s(1) * settings.time_scale if settings.retry_mode == "eta" else 0.0
-    with _database(work.tools, work.lease.scope).session(work.lease.scope) as session:
-        jobs.reschedule(session, work.lease, ending, delay_s=delay_s, failed=put_off.failed, grace_s=grace_s)
-        session.commit()
+
+    def change() -> None:
+        with _database(work.tools, work.lease.scope).session(work.lease.scope) as session:
+            jobs.reschedule(session, work.lease, ending, delay_s=delay_s, failed=put_off.failed, grace_s=grace_s)
+            session.commit()
+
+    # The likeliest error is the database's own: a job that could not be put off would wait for its lease to end.
+    insist(work, change)
 
 
 def _fail(work: Work, err: MailServiceError) -> Settled:
     ending = work.ending("failed", err.code, error_detail=_detail(err))
-    with _database(work.tools, work.lease.scope).session(work.lease.scope) as session:
-        jobs.finish(session, work.lease, ending, state="failed", outcome="failed")
-        session.commit()
+
+    def change() -> None:
+        with _database(work.tools, work.lease.scope).session(work.lease.scope) as session:
+            jobs.finish(session, work.lease, ending, state="failed", outcome="failed")
+            session.commit()
+
+    insist(work, change)
     return Settled(state="failed", outcome="failed", result={"outcome": "failed", "error": err.code})
 
 

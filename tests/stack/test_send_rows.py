@@ -16,12 +16,14 @@ from email_service import jobs
 from email_service.errors import (
     AuthenticationError,
     BlobError,
+    DatabaseError,
     InvalidRequestError,
     LeaseLostError,
     PermissionDeniedError,
     SmtpError,
 )
 from email_service.service import accounts, sending
+from email_service.service import work as service_work
 from email_service.tenancy import Database
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(64)
@@ -397,7 +399,7 @@ def test_a_commit_whose_answer_was_lost_is_not_taken_for_a_lost_lease(mail, monk
         original(session, *arguments, **options)
         session.commit()
         monkeypatch.undo()
-        raise sending.DatabaseError("the answer was lost")
+        raise DatabaseError("the answer was lost")
 
     monkeypatch.setattr(sending, "_finish", loses_the_answer)
     assert sending.send_message(work).outcome == "sent"
@@ -411,10 +413,10 @@ def test_what_the_server_said_outlives_the_database_s_absence(mail, monkeypatch)
 
     def is_away(*arguments, **options):
         if next(away, None) is not None:
-            raise sending.DatabaseError("away")
+            raise DatabaseError("away")
         return original(*arguments, **options)
 
     monkeypatch.setattr(sending, "_finish", is_away)
-    monkeypatch.setattr(sending, "_PAUSE_S", 0.001)
+    monkeypatch.setattr(service_work, "PAUSE_S", 0.001)
     assert sending.send_message(work).outcome == "sent"
     assert states(mail, job_id) == {"bob@outside.example": "sent"}

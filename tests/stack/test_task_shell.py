@@ -151,3 +151,16 @@ def test_a_lost_child_is_told_by_its_main_process_before_the_message_is_back(liv
         ("killed", "worker-lost"),
         ("succeeded", None),
     ]
+
+
+def test_a_job_that_takes_its_process_with_it_is_given_up_after_three_losses(live, no_faults):
+    """Each loss is told by the main process; the fourth execution settles the job instead of trying it."""
+    live.fakes.put_faults([{"id": "p", "point": "smtp.rcpt", "when": {"always": True}, "action": {"delay_ms": 60_000}}])
+    answer = live.send(live.accounts[0])
+    query = "SELECT pid FROM audit.executions WHERE job_id = %s AND outcome IS NULL AND ordinal = %s"
+    for ordinal in range(1, policy.LOST_EXECUTIONS_MAX + 2):
+        (row,) = until(lambda o=ordinal: live.rows(query, answer["task_id"], o), what=f"execution {ordinal}")
+        os.kill(row["pid"], signal.SIGKILL)
+    task = live.settled(live.accounts[0], answer["task_id"])
+    assert (task["state"], task["error_type"]) == ("failed", "worker-lost")
+    assert [e["outcome"] for e in task["executions"]] == ["killed"] * (policy.LOST_EXECUTIONS_MAX + 1) + ["failed"]

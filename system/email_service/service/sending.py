@@ -12,12 +12,10 @@ Rows are read and written by ``send_rows``. Called by the API (``add_recipients`
 from __future__ import annotations
 
 import logging
-import threading
-import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Final, TypeVar
+from typing import Final
 
 from sqlalchemy.exc import StatementError
 from sqlalchemy.orm import Session
@@ -25,7 +23,6 @@ from sqlalchemy.orm import Session
 from email_service import jobs, message, smtp
 from email_service.errors import (
     BlobError,
-    DatabaseError,
     DeliveryUnknownError,
     InvalidRequestError,
     LeaseLostError,
@@ -35,15 +32,12 @@ from email_service.errors import (
 from email_service.service import send_rows
 from email_service.service.accounts import owned_attachments
 from email_service.service.send_rows import File, Order, Outcome, add_recipients
-from email_service.service.work import Settled, Work, check_host
+from email_service.service.work import Settled, Work, check_host, insist
 from email_service.vault import SealedCredential
 
 __all__ = ["add_recipients", "give_up_send", "send_message"]
 
 _log = logging.getLogger(__name__)
-_T = TypeVar("_T")
-#: Between two tries while the database is away.
-_PAUSE_S: Final = 0.1
 #: What a job's row says of its error type, by the state that the job ends in.
 _ERROR_TYPES: Final = {"failed": "smtp", "unknown": "delivery-unknown"}
 
@@ -67,7 +61,7 @@ def send_message(work: Work) -> Settled:
             return _settle(work, order, outcomes, data=data)
         # RFC 5321 section 4.5.3.1.10: who did not fit into this transaction is offered the next one at once.
         changed = order.after(outcomes)
-        _insist(work, lambda order=order, outcomes=outcomes: _keep(work, order, outcomes, data))  # type: ignore[misc]
+        insist(work, lambda order=order, outcomes=outcomes: _keep(work, order, outcomes, data))  # type: ignore[misc]
         order = changed
 
 
@@ -82,7 +76,7 @@ def give_up_send(work: Work, error_type: str, error_detail: str | None = None) -
             session.commit()
         return settled
 
-    return _insist(work, change)
+    return insist(work, change)
 
 
 # --- before -----------------------------------------------------------------------------------------------------------
@@ -203,7 +197,7 @@ def _attempt(
     except Exception as err:
         # Whatever it is: deliver says that the server does not have the message.
         outcome = _taken_back(err)
-        _insist(work, lambda: _take_back(work, outcome))
+        insist(work, lambda: _take_back(work, outcome))
         raise
     return _outcomes(receipt)
 
@@ -260,7 +254,7 @@ def _settle(work: Work, order: Order, outcomes: Mapping[str, Outcome], *, data: 
     after = order.after(outcomes)
     waiting = [r for r in after.recipients if r.state == "queued"]
     if waiting:
-        _insist(work, lambda: _keep(work, order, outcomes, data or b""))
+        insist(work, lambda: _keep(work, order, outcomes, data or b""))
         first = waiting[0]
         detail = f"{len(waiting)} of {len(after.recipients)} recipients refused for now: {first.reply_text or ''}"
         raise SmtpError(detail, reply_code=first.reply_code)
@@ -275,13 +269,13 @@ def _settle(work: Work, order: Order, outcomes: Mapping[str, Outcome], *, data: 
         return settled
 
     try:
-        return _insist(work, lambda: finish(data))
+        return insist(work, lambda: finish(data))
     except LeaseLostError:
         return _settled_before(work, states)
     except (StatementError, ValueError):
         # The mail is out: that it is known counts for more than its copy.
         _log.exception("the copy of a sent message can't be written")
-        return _insist(work, lambda: finish(None))
+        return insist(work, lambda: finish(None))
 
 
 def _settled_before(work: Work, states: list[str]) -> Settled:
@@ -325,22 +319,3 @@ def _verdict(states: list[str]) -> tuple[str, str]:
     if "sent" not in states:
         return "failed", "failed"
     return "succeeded", "partial" if "failed" in states else "sent"
-
-
-def _insist(work: Work, change: Callable[[], _T]) -> _T:
-    """Make a change, again and again while the database is away and the lease lasts.
-
-    Raises:
-        DatabaseError: it was away for longer.
-        LeaseLostError: another execution has the job by now.
-    """
-    left_s = work.tools.settings.lease_s - (work.tools.clock() - work.lease.started_at).total_seconds()
-    deadline, tick = time.monotonic() + left_s, threading.Event()
-    while True:
-        try:
-            return change()
-        except DatabaseError as err:
-            if time.monotonic() + _PAUSE_S > deadline:
-                raise
-            _log.warning("the database is away (%s): what the mail server said is kept until it is back", err.code)
-            tick.wait(_PAUSE_S)

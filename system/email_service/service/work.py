@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
+import threading
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final, TypeVar
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -14,11 +18,16 @@ from sqlalchemy.orm import Session
 from email_service import hosts, smtp
 from email_service.blobs import Blobs
 from email_service.config import Settings
-from email_service.errors import PermissionDeniedError
+from email_service.errors import DatabaseError, PermissionDeniedError
 from email_service.jobs import Ending, Lease
 from email_service.models import Credential, EmailClient
 from email_service.tenancy import Database, Scope
 from email_service.vault import SealedCredential, Secret, Vault
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+#: Between two tries while the database is away.
+PAUSE_S: Final = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +77,25 @@ class Settled:
     outcome: str
     #: Goes to Celery's result: counts and ids, never content.
     result: dict[str, object]
+
+
+def insist(work: Work, change: Callable[[], _T]) -> _T:
+    """Make a change, again and again while the database is away and the lease lasts: for what must not be forgotten.
+
+    Raises:
+        DatabaseError: it was away for longer.
+        LeaseLostError: another execution has the job by now.
+    """
+    left_s = work.tools.settings.lease_s - (work.tools.clock() - work.lease.started_at).total_seconds()
+    deadline, tick = time.monotonic() + left_s, threading.Event()
+    while True:
+        try:
+            return change()
+        except DatabaseError as err:
+            if time.monotonic() + PAUSE_S > deadline:
+                raise
+            _log.warning("the database is away (%s): what is known is kept until it is back", err.code)
+            tick.wait(PAUSE_S)
 
 
 def owned_client(session: Session, scope: Scope, client_id: uuid.UUID | None) -> EmailClient:
