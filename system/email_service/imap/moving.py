@@ -84,8 +84,8 @@ def expunge(wire: Wire, where: Where, uids: Sequence[int]) -> Moved:
 
 def create(wire: Wire, kind: str, wire_name: bytes) -> bytes:
     """Make a folder, with its use where that can be said (RFC 6154 section 3); the name that it got."""
-    if NOT_QUOTABLE.search(wire_name) or not wire_name:
-        raise ImapError("a folder's name that no command can say", transient=False)
+    if not wire_name:
+        raise ImapError("a folder needs a name", transient=False)
     with span(SPAN_IMAP_CREATE, {}), errors("CREATE"):
         prefix = _prefix(wire)
         name = wire_name if wire_name.startswith(prefix) else prefix + wire_name
