@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import imaplib
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -93,7 +95,18 @@ class Desk:
 
     def sync(self) -> dict[str, Any]:
         """One synchronisation from its beginning to its end; what it answers."""
-        return self.run(syncing.sync_mailbox, self.enqueue("sync_emails")).result
+        return self.run_sync(self.enqueue("sync_emails"))
+
+    def run_sync(self, job_id: uuid.UUID) -> dict[str, Any]:
+        """One execution of a synchronisation; what it answers."""
+        return self.run(syncing.sync_mailbox, job_id).result
+
+    @contextmanager
+    def imap(self) -> Iterator[imaplib.IMAP4]:
+        """Another client of the same mailbox."""
+        with imaplib.IMAP4(self.fakes.imap.host, self.fakes.imap.port) as client:
+            client.login(self.address, PASSWORD)
+            yield client
 
     def enqueue(self, name: str, **args: Any) -> uuid.UUID:
         """Write a job."""
@@ -160,6 +173,12 @@ class Desk:
         """The job as the API shows it."""
         with self.tools.database.session(self.scope) as session:
             return jobs.status(session, self.scope, job_id)
+
+    def feed(self, seen: Sequence[dict[str, Any]] = ()) -> list[dict[str, Any]]:
+        """The settled jobs of this scope, in the feed's order; without the places that were seen."""
+        with self.tools.database.session(self.scope) as session:
+            tasks, _cursor = jobs.feed(session, self.scope, after=None, limit=1000)
+        return [task for task in tasks if task not in seen]
 
     def messages(self, folder: str = "INBOX") -> list[dict[str, Any]]:
         """The messages of a folder, by UID."""
