@@ -132,14 +132,16 @@ def test_a_name_that_no_index_could_hold_is_passed_over(desk, reconciled):
 # --- folders that the server will not open
 
 
+def refusing(desk, folder, reply):
+    return desk.fakes.fault("imap.command", match={"command": "SEARCH", "folder": folder}, always=True, reply=reply)
+
+
 def test_a_folder_that_is_refused_costs_the_others_nothing(desk):
     desk.fakes.create_folder(ADDRESS, "Shared")
     desk.fakes.create_folder(ADDRESS, "Work")
     for folder in ("INBOX", "Shared", "Work"):
         desk.fakes.append(ADDRESS, LETTER % 1, folder)
-    with desk.fakes.fault(
-        "imap.command", match={"command": "SEARCH", "folder": "Shared"}, always=True, reply="NO [NOPERM] not yours"
-    ):
+    with refusing(desk, "Shared", "NO [NOPERM] not yours"):
         result = desk.sync()
     assert (result["outcome"], result["messages"], result["refused"]) == ("synced", 2, 1)
     assert desk.state("Work") == desk.server_state("Work")
@@ -152,9 +154,7 @@ def test_a_folder_that_is_refused_for_now_is_asked_again_after_the_others(desk):
         desk.fakes.append(ADDRESS, LETTER % 1, folder)
     job_id = desk.enqueue("sync_emails")
     with (
-        desk.fakes.fault(
-            "imap.command", match={"command": "SEARCH", "folder": "Busy"}, always=True, reply="NO [INUSE] busy"
-        ),
+        refusing(desk, "Busy", "NO [INUSE] busy"),
         pytest.raises(ImapError) as caught,
     ):
         desk.run_sync(job_id)
@@ -167,9 +167,7 @@ def test_a_folder_that_is_refused_for_now_is_asked_again_after_the_others(desk):
 def test_without_its_inbox_a_mailbox_is_not_synchronised(desk):
     desk.fakes.append(ADDRESS, LETTER % 1)
     with (
-        desk.fakes.fault(
-            "imap.command", match={"command": "SEARCH", "folder": "INBOX"}, always=True, reply="NO [NOPERM] not yours"
-        ),
+        refusing(desk, "INBOX", "NO [NOPERM] not yours"),
         pytest.raises(ImapError) as caught,
     ):
         desk.sync()
