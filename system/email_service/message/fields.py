@@ -17,8 +17,9 @@ from typing import Final
 from email_service.message.mail import ParsedAttachment, ParsedMessage
 from email_service.message.texts import Decoder, clean, guessed, without_controls
 
-#: A longer list of addresses is left unread: a hundred times what any server accepts.
-_LIST_BYTES_MAX: Final = 1_000_000
+#: Of the lists of one name that are not plain, as much is read: what is odd and longer is an attack, at a microsecond
+#: a byte.
+_ODD_CHARACTERS_MAX: Final = 200_000
 #: Of a longer thread the last ones are kept.
 _REFERENCES_MAX: Final = 200
 
@@ -91,9 +92,16 @@ def unfolded(data: bytes) -> str:
 def addresses(values: Iterable[str], decoder: Decoder) -> tuple[str, ...]:
     """The addresses alone, of all values."""
     found: list[str] = []
+    left = _ODD_CHARACTERS_MAX
     for value in values:
         plain = _plain_addresses(value)
-        found += _odd_addresses(value, decoder) if plain is None else plain
+        if plain is None:
+            left -= len(value)
+            plain = _odd_addresses(value) if left > 0 else None
+        if plain is None:
+            decoder.broken = True
+        else:
+            found += plain
     return tuple(found)
 
 
@@ -110,14 +118,11 @@ def _plain_addresses(value: str) -> list[str] | None:
     return found
 
 
-def _odd_addresses(value: str, decoder: Decoder) -> list[str]:
+def _odd_addresses(value: str) -> list[str] | None:
     try:
-        pairs = getaddresses([value]) if len(value) <= _LIST_BYTES_MAX else None
+        pairs = getaddresses([value])
     except Exception:  # noqa: BLE001  # failures on hostile input have no common class: RecursionError is one of them
-        pairs = None
-    if pairs is None:
-        decoder.broken = True
-        return []
+        return None
     return [without_controls(address) for _, address in pairs if address]
 
 

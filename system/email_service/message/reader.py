@@ -19,7 +19,7 @@ import pybase64
 from email_service.message import patient
 from email_service.message.fields import Parts, assemble, unfolded
 from email_service.message.mail import ParsedAttachment, ParsedMessage
-from email_service.message.texts import Decoder, clean, file_name, holds_line_ends
+from email_service.message.texts import Decoder, clean, file_name, holds_line_ends, media_type, without_controls
 
 #: A field with the lines that continue it, and all fields of a kind that nobody needs to look at twice.
 _FIELD: Final = re.compile(r"^([!-9;-~]+):(.*(?:\n[ \t].*)*)$", re.MULTILINE)
@@ -140,7 +140,7 @@ class _Reader:
         self._parts.attachments.append(
             ParsedAttachment(
                 filename=file_name(self._decoder.words(clean(kind.name or ""))),
-                content_type=kind.type,
+                content_type=media_type(kind.type),
                 content_id=content_id,
                 inline=kind.disposition == "inline" or (kind.disposition is None and content_id is not None),
                 data=data,
@@ -303,10 +303,7 @@ def _odd_kind(fields: dict[str, str], default: str) -> _Kind:
 
 
 def _content_id(fields: dict[str, str]) -> str | None:
-    content_id = fields.get("content-id", "").strip()
-    if "\n" in content_id:
-        raise _OddError
-    return content_id.strip("<>") or None
+    return without_controls(fields.get("content-id", "").strip().strip("<>")) or None
 
 
 def _base64(data: bytes) -> bytes:

@@ -42,6 +42,7 @@ _UNKNOWN_CHARSETS: Final = frozenset({"us-ascii", "unknown-8bit"})
 _WORD: Final = re.compile(r"=\?([^?*\s]{1,60})(?:\*[^?\s]{0,20})?\?([bBqQ])\?((?:[^?]|\?(?!=)){0,2000})\?=")
 _QUOTED: Final = re.compile(rb"=([0-9A-Fa-f]{2})")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]+")
+_MEDIA_TYPE: Final = re.compile(r"[a-z0-9!#$&^_.+-]{1,100}/[a-z0-9!#$&^_.+-]{1,100}")
 _SEPARATOR: Final = re.compile(r"[/\\]")
 
 
@@ -156,6 +157,11 @@ def clean(text: str) -> str:
 def without_controls(text: str) -> str:
     """Text that fits on one line."""
     return _CONTROL.sub("", text)
+
+
+def media_type(text: str) -> str:
+    """A type that may be served; what is no type is bytes."""
+    return text if _MEDIA_TYPE.fullmatch(text) else "application/octet-stream"
 
 
 def file_name(text: str) -> str:
