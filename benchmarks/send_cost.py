@@ -69,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             span_dir=root / "spans",
             state_dir=root / "state",
             time_scale=1.0,
+            concurrency=arguments.concurrency,
             environment=environment,
         )
         with Stack(options) as stack:
@@ -85,6 +86,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--rates", type=float, nargs="*", default=[60, 80, 100, 110, 120, 130, 140], help="further steps"
     )
+    parser.add_argument("--concurrency", type=int, default=4, help="processes that run tasks (default: 4)")
     parser.add_argument("--untraced", action="store_true", help="write no spans")
     parser.add_argument("--seed", type=int, default=7, help="of the arrivals (default: 7)")
     parser.add_argument("--json", type=Path, default=None, help="where to keep the figures")
