@@ -100,6 +100,15 @@ def test_an_answer_that_nobody_came_back_for_is_read_past():
     assert batch.token == token(0, uidvalidity=8, messages=0)
 
 
+def test_a_refusal_that_nobody_came_back_for_is_read_past_as_well():
+    steps = (*folder(), *search(1, " 1 2"), *sizes("1:2", u1=1, u2=1), *fetch("1", body(1, b"a")))
+    following = ("C: * UID FETCH 2 *", "S: TAG NO not now", *folder(8, name="Other"), *search(1, ""), *LOGOUT)
+    with ScriptedServer(*LOGIN, *steps, *following) as server, opened(server) as mailbox:
+        next(mailbox.changes_since("INBOX", None, Rows(), batch=1))
+        (batch,) = mailbox.changes_since("Other", None, Rows())
+    assert batch.uidvalidity == 8
+
+
 def test_a_generator_that_was_overtaken_says_so():
     steps = (*folder(), *search(1, " 1 2"), *sizes("1:2", u1=1, u2=1), *fetch("1", body(1, b"a")))
     with (
@@ -339,6 +348,23 @@ def test_a_synchronisation_is_told_in_spans_without_the_password(spans):
     assert [span.name for span in told] == ["imap connect", "imap login", "imap select", "imap fetch"]
     assert dict(told[-1].attributes) == {"mail.imap.folder": "INBOX", "mail.imap.messages": 1, "mail.imap.bytes": 5}
     assert CANARY not in "".join(span.to_json() for span in told)
+
+
+def test_what_is_asked_and_what_is_done_have_spans_of_their_own(spans):
+    compared = (*folder(), *search(10, ""), *flags("1:9"))
+    opening = ('C: * SELECT "INBOX"', *folder()[1:-1], "S: TAG OK [READ-WRITE] open")
+    move = (*opening, "C: * UID SEARCH *", "S: * SEARCH 1", "S: TAG OK done", "C: * UID STORE *", "S: TAG OK done")
+    gone = ("C: * UID SEARCH DELETED", "S: TAG OK done", "C: * EXPUNGE", "S: TAG OK done", "C: * UID SEARCH *")
+    listing = ("C: * LIST*", "S: TAG OK done")
+    with (
+        ScriptedServer(*LOGIN, *listing, *compared, *move, *gone, "S: TAG OK done", *LOGOUT) as server,
+        opened(server) as mailbox,
+    ):
+        mailbox.folders()
+        list(mailbox.changes_since("INBOX", token(9), Rows()))
+        mailbox.expunge("INBOX", 7, [1])
+    names = [span.name for span in spans.get_finished_spans()][2:]
+    assert names == ["imap list", "imap select", "imap changes", "imap select", "imap expunge"]
 
 
 def test_a_refusal_is_told_by_its_kind_alone(spans):
