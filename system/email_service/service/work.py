@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, TypeVar
 
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from email_service import hosts, smtp
@@ -116,19 +116,17 @@ def owned_client(session: Session, scope: Scope, client_id: uuid.UUID | None) ->
     return client
 
 
+_ADDRESS: Final = text("SELECT address FROM email_clients WHERE id = :id AND tenant_id = :tenant AND user_id = :user")
+
+
 def owned_address(session: Session, scope: Scope, client_id: uuid.UUID) -> str:
     """The address of the client, if the scope owns it: all that an accepted request needs, without making an object.
 
     Raises:
         PermissionDeniedError: it does not, or there is none.
     """
-    address = session.execute(
-        select(EmailClient.address).where(
-            EmailClient.id == client_id,
-            EmailClient.tenant_id == scope.tenant_id,
-            EmailClient.user_id == scope.user_id,
-        )
-    ).scalar_one_or_none()
+    values = {"id": client_id, "tenant": scope.tenant_id, "user": scope.user_id}
+    address: str | None = session.execute(_ADDRESS, values).scalar_one_or_none()
     if address is None:
         raise PermissionDeniedError(f"e-mail client {client_id}")
     return address
