@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from billiard.einfo import ExceptionWithTraceback
 from billiard.exceptions import WorkerLostError
+from celery.worker import state as celery_state
 from celery.worker.request import Request
 from sqlalchemy import text
 from sqlalchemy.orm import Session
@@ -49,7 +50,9 @@ class JobRequest(Request):  # type: ignore[misc]  # Celery ships no types
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:  # noqa: FBT001, FBT002  # as above
         """A child that was lost: its execution ends before the message is back in the queue."""
-        if _is_death(exc_info.exception) and not self._already_cancelled:
+        # What a stop cuts off is put back when all children are gone, by ``put_back``.
+        stopping = celery_state.should_terminate or celery_state.should_stop is not None
+        if _is_death(exc_info.exception) and not stopping:
             settings: Settings = self._app.settings
             self._end_execution("worker-lost", publish_s=policy.publish_grace_s(1) * settings.time_scale)
         return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)

@@ -68,6 +68,8 @@ class MailTask(Task):  # type: ignore[misc]  # Celery ships no types
     abstract = True
     #: A failure that was decided on is ``on_failure``'s to tell, in one line, not Celery's in a traceback.
     throws = (MailServiceError,)
+    #: The name without its module, for people.
+    short_name: str
     #: Set by ``register``: the use case, and how to reach this process's tools.
     use_case: Callable[[MailCelery, Work], Settled]
     runtime: Callable[[], Runtime]
@@ -101,6 +103,7 @@ class MailTask(Task):  # type: ignore[misc]  # Celery ships no types
                 started_ns=_ns(lease.started_at),
             ) as span,
         ):
+            _log.info("Task %s starting", self.short_name)
             return self._run(work, rule, span)
 
     def apply_async(self, *args: Any, **options: Any) -> Any:
@@ -141,6 +144,7 @@ class MailTask(Task):  # type: ignore[misc]  # Celery ships no types
         if isinstance(settled, MailServiceError):
             return self._decide(work, rule, span, settled)
         _mark(work, span, settled.state, None)
+        _log.info("Task %s completed (%s)", self.short_name, settled.outcome)
         return settled.result
 
     def _attempt(self, work: Work, span: Span) -> Settled | MailServiceError:
@@ -204,6 +208,7 @@ def register(app: MailCelery, runtime: Callable[[], Runtime], *, request: type) 
                 "__doc__": use_case.__doc__,
                 "__module__": __name__,
                 "name": rule.name,
+                "short_name": name,
                 "max_retries": rule.max_retries,
                 "default_retry_delay": policy.BACKOFF_BASE_S,
                 "Request": request,

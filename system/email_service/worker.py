@@ -47,7 +47,7 @@ _log = logging.getLogger(__name__)
 #: Two readings of one process's start may differ by the clock's tick and by a correction of the boot time.
 START_TOLERANCE_NS: Final = 2_000_000_000
 #: How long a child that was told to end may take before it is killed.
-KILL_AFTER_S: Final = 5.0
+KILL_AFTER_S: Final = 3.0
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -89,16 +89,18 @@ def run(
         telemetry.shutdown()
 
     def on_ready(**_: Any) -> None:
+        stopping.take_over()
         _register(app, concurrency, queues)
         ready()
 
+    stopping = _Stopping(app.settings.soft_shutdown_s)
     tasks.register(app, this_process, request=losses.JobRequest)
     telemetry.connect_worker_signals(app.settings.node)
     worker_before_create_process.connect(_share_memory, weak=False)
     worker_process_init.connect(on_child_start, weak=False)
     worker_process_shutdown.connect(on_child_stop, weak=False)
     worker_ready.connect(on_ready, weak=False)
-    worker_shutting_down.connect(_Stopping(app.settings.soft_shutdown_s).told, weak=False)
+    worker_shutting_down.connect(stopping.told, weak=False)
     _void_dead_leases(make_tools, app.settings)
     worker = app.Worker(
         hostname=app.settings.node,
@@ -130,15 +132,26 @@ class _Stopping:
         self._soft_shutdown_s = soft_shutdown_s
         self._warm = False
 
+    def take_over(self) -> None:
+        """Once Celery has its handlers: SIGQUIT passes here first, as Celery's own waits for all children in it."""
+        cold: Any = signal.getsignal(signal.SIGQUIT)
+
+        def quit_(*arguments: object) -> None:
+            # Celery tells those children to end of which it knows that they have begun, and waits for the others too.
+            self._alarm(KILL_AFTER_S, _kill_children)
+            cold(*arguments)
+
+        signal.signal(signal.SIGQUIT, quit_)
+
     def told(self, how: str, **_: Any) -> None:
-        """Celery's handler has begun: Warm waits for the running tasks, Cold ends them."""
-        if how == "Warm" and not self._warm:
-            self._warm = True
-            self._alarm(self._soft_shutdown_s, _go_cold)
-        elif how == "Warm":
+        """Celery's handler has begun: Warm waits for the running tasks; a second one cuts them off."""
+        if how != "Warm":
+            return
+        again, self._warm = self._warm, True
+        if again:
             _go_cold()
         else:
-            self._alarm(KILL_AFTER_S, _kill_children)
+            self._alarm(self._soft_shutdown_s, _go_cold)
 
     @staticmethod
     def _alarm(after_s: float, act: Callable[..., None]) -> None:

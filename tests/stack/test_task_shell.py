@@ -91,6 +91,18 @@ def test_a_failure_for_good_is_one_line_in_the_log_and_in_the_row_what_the_serve
     assert "canary-reply" not in json.dumps(line)
 
 
+def test_a_task_is_told_at_its_start_and_its_end(live):
+    answer = live.send(live.accounts[0])
+    live.settled(live.accounts[0], answer["task_id"])
+    log = live.stack._options.log_dir / "worker.log"
+
+    def told():
+        lines = [json.loads(line) for line in log.read_text().splitlines() if answer["task_id"] in line]
+        return [line["message"] for line in lines] if len(lines) > 1 else None
+
+    assert until(told, what="both lines") == ["Task send_email starting", "Task send_email completed (sent)"]
+
+
 def test_a_failure_in_redis_names_its_error_and_quotes_no_cause(live, no_faults):
     live.fakes.put_faults(
         [{"id": "f", "point": "smtp.mail", "when": {"first": 1}, "action": {"reply": "550 5.1.1 no"}}]

@@ -102,3 +102,17 @@ def test_a_second_signal_cuts_off_at_once_and_keeps_the_promise_of_a_send(live, 
     task = live.settled(live.accounts[0], answer["task_id"])
     assert (task["state"], [e["outcome"] for e in task["executions"]]) == ("unknown", ["killed", "unknown"])
     assert len(live.accepted(answer["message_id"])) <= 1
+
+
+def test_a_process_that_does_not_end_is_killed_and_its_task_is_put_back(live, second):
+    """A frozen child hears no SIGTERM, and Celery would wait for it for ever."""
+    slow(live, "smtp.rcpt", first=1)
+    answer = live.send(live.accounts[0])
+    (row,) = running(live, 1)
+    os.kill(row["pid"], signal.SIGSTOP)
+    os.kill(second.pid, signal.SIGQUIT)
+    assert second.exit_code(deadline_s=SOON_S) == 1
+    assert executions(live, answer["task_id"]) == [(NODE, "killed", "shutdown")]
+    live.fakes.clear_faults()
+    celery_of(live).control.add_consumer("send", destination=["mail@rig"])
+    assert live.settled(live.accounts[0], answer["task_id"])["state"] == "succeeded"
