@@ -215,7 +215,7 @@ def test_whatever_a_value_holds_no_parser_sees_a_field_of_its_own(*, value, plac
     ours = parse(raw)
     assert {name.lower() for name, _ in ours.headers} <= _ALLOWED
     assert not ours.bcc
-    assert ours.to[0].startswith("bob@example.org")
+    assert ours.to[0].startswith("bob@example.")
     assert (len(ours.to), ours.from_.rpartition("@")[2]) == (1, "example.org")
     # Old programs end lines at these as well.
     head = raw.partition(b"\r\n\r\n")[0]
