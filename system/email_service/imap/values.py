@@ -16,7 +16,8 @@ from email_service.vault import Secret
 
 #: Flags of one message, in the server's order and without \\Recent, which is the session's and not the message's.
 Flags: TypeAlias = tuple[str, ...]
-#: (first, last) -> UID -> flags of all of our rows with first <= UID <= last and the present UIDVALIDITY.
+#: (first, last) -> UID -> flags of our rows with first <= UID <= last and the token's UIDVALIDITY: of all of them,
+#: those of unreadable messages too, as a message without a row is read again.
 Known: TypeAlias = Callable[[int, int], Mapping[int, Flags]]
 
 
