@@ -1,8 +1,8 @@
 """A batch as PostgreSQL takes it fastest: one array a column, one statement a table.
 
-Row by row costs a round trip each; COPY is refused on tables with row-level security. Runs in the thread that reads
-ahead: MIME is parsed, digests are taken and blobs are on disk before the batch's transaction begins.
-Called by ``mailbox``; ``store`` writes what it makes.
+Row by row costs a round trip each; COPY is refused on tables with row-level security. ``prepare`` runs in the thread
+that reads ahead, where MIME is parsed and digests are taken; attachments are put into the blob store by the thread that
+writes, which has the time. Called by ``mailbox``; ``store`` writes what it makes.
 """
 
 from __future__ import annotations
@@ -95,6 +95,8 @@ class Prepared:
     #: Without its messages: they are in the columns.
     batch: imap.Batch
     messages: Columns = field(repr=False)
+    #: Attachments that are not in the blob store yet, each with its message's id; and rows of those that are.
+    parts: Sequence[tuple[uuid.UUID, message.ParsedAttachment]] = field(repr=False)
     attachments: Columns = field(repr=False)
     #: The messages as they came, None of those that could not be had.
     raws: Sequence[bytes | None] = field(repr=False)
@@ -103,6 +105,18 @@ class Prepared:
     def uids(self) -> Sequence[int]:
         """Of the new messages."""
         return self.messages["uid"]
+
+    def stored(self, put_many: Callable[[Sequence[bytes]], Sequence[BlobRef]]) -> Self:
+        """With its attachments in the blob store.
+
+        Raises:
+            BlobError: they can't be put there.
+        """
+        if not self.parts:
+            return self
+        refs = put_many([part.data for _, part in self.parts])
+        rows = [_attachment_row(row_id, part, ref) for (row_id, part), ref in zip(self.parts, refs, strict=True)]
+        return replace(self, parts=(), attachments=_columns(ATTACHMENT_COLUMNS, rows))
 
     def singles(self) -> Iterator[Self]:
         """The messages one by one, each with its attachments."""
@@ -122,56 +136,45 @@ class Prepared:
         return {**self.messages, **bare, "raw": Column(self.raws)}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Preparer:
-    """Makes columns of batches."""
+def prepare(folder: Folder, batch: imap.Batch, *, keep_raw: bool) -> Prepared:
+    """Parse the batch; with ``keep_raw`` every message is kept as it came, not only a broken one."""
+    parsed = [message.parse(remote.raw) for remote in batch.messages]
+    ids = [uuid.uuid4() for _ in parsed]
+    rows = [_row(*each, keep_raw=keep_raw) for each in zip(ids, batch.messages, parsed, strict=True)]
+    rows += [_unreadable_row(remote) for remote in batch.unreadable]
+    return Prepared(
+        folder=folder,
+        batch=replace(batch, messages=(), unreadable=()),
+        messages=_columns(MESSAGE_COLUMNS, rows),
+        parts=[(row_id, part) for row_id, mail in zip(ids, parsed, strict=True) for part in mail.attachments],
+        attachments=_columns(ATTACHMENT_COLUMNS, []),
+        raws=[*(remote.raw for remote in batch.messages), *(None for _ in batch.unreadable)],
+    )
 
-    #: Puts contents into the blob store.
-    store_blobs: Callable[[Sequence[bytes]], Sequence[BlobRef]]
-    #: Keep every message as it came, not only the broken.
-    keep_raw: bool
 
-    def prepare(self, folder: Folder, batch: imap.Batch) -> Prepared:
-        """Parse the batch and store its attachments."""
-        parsed = [message.parse(remote.raw) for remote in batch.messages]
-        ids = [uuid.uuid4() for _ in parsed]
-        rows = [self._row(*each) for each in zip(ids, batch.messages, parsed, strict=True)]
-        rows += [_unreadable_row(remote) for remote in batch.unreadable]
-        return Prepared(
-            folder=folder,
-            batch=replace(batch, messages=(), unreadable=()),
-            messages=_columns(MESSAGE_COLUMNS, rows),
-            attachments=self._attachments(ids, parsed),
-            raws=[*(remote.raw for remote in batch.messages), *(None for _ in batch.unreadable)],
-        )
-
-    def _row(self, row_id: uuid.UUID, remote: imap.RemoteMessage, mail: message.ParsedMessage) -> tuple[Any, ...]:
-        return (
-            row_id,
-            remote.uid,
-            _indexable(mail.message_id),
-            mail.from_,
-            _json(mail.to),
-            _json(mail.cc),
-            mail.subject,
-            mail.text,
-            mail.html,
-            _json(mail.headers),
-            flags_json(remote.flags),
-            remote.size_bytes,
-            hashlib.sha256(remote.raw).digest(),
-            remote.raw if self.keep_raw or mail.broken else None,
-            remote.internal_date,
-            mail.date,
-            len(mail.attachments),
-            mail.broken,
-        )
-
-    def _attachments(self, ids: Iterable[uuid.UUID], parsed: Iterable[message.ParsedMessage]) -> Columns:
-        found = [(row_id, part) for row_id, mail in zip(ids, parsed, strict=True) for part in mail.attachments]
-        refs = self.store_blobs([part.data for _, part in found]) if found else []
-        rows = [_attachment_row(row_id, part, ref) for (row_id, part), ref in zip(found, refs, strict=True)]
-        return _columns(ATTACHMENT_COLUMNS, rows)
+def _row(
+    row_id: uuid.UUID, remote: imap.RemoteMessage, mail: message.ParsedMessage, *, keep_raw: bool
+) -> tuple[Any, ...]:
+    return (
+        row_id,
+        remote.uid,
+        _indexable(mail.message_id),
+        mail.from_,
+        _json(mail.to),
+        _json(mail.cc),
+        mail.subject,
+        mail.text,
+        mail.html,
+        _json(mail.headers),
+        flags_json(remote.flags),
+        remote.size_bytes,
+        hashlib.sha256(remote.raw).digest(),
+        remote.raw if keep_raw or mail.broken else None,
+        remote.internal_date,
+        mail.date,
+        len(mail.attachments),
+        mail.broken,
+    )
 
 
 def _attachment_row(message_id: uuid.UUID, part: message.ParsedAttachment, ref: BlobRef) -> tuple[Any, ...]:

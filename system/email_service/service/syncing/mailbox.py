@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections import Counter
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from email_service.errors import ImapError
 from email_service.service.syncing import folders, sent, store
 from email_service.service.syncing.access import endpoint_of, time_limit
 from email_service.service.syncing.ahead import Ahead
-from email_service.service.syncing.columns import Prepared, Preparer
+from email_service.service.syncing.columns import Prepared, prepare
 from email_service.service.syncing.folders import Folder
 from email_service.service.work import Settled, Work, owned_client
 
@@ -132,15 +131,11 @@ def _changes(work: Work, session: imap.ImapSession, listed: list[Folder]) -> Ite
 
     A folder that the server refuses costs the others nothing; but without its inbox a mailbox is not synchronised.
     """
-    preparer = Preparer(
-        store_blobs=functools.partial(work.tools.blobs.put_many, work.lease.scope.tenant_id),
-        keep_raw=work.tools.settings.keep_raw == "all",
-    )
     for folder in listed:
         if folder.token is not None and folder.token.is_current(folder.remote.status):
             continue
         try:
-            yield from _folder_changes(work, session, folder, preparer)
+            yield from _folder_changes(work, session, folder)
         except ImapError as err:
             if not err.refused or folder.remote.type == "inbox":
                 raise
@@ -148,14 +143,14 @@ def _changes(work: Work, session: imap.ImapSession, listed: list[Folder]) -> Ite
             yield err
 
 
-def _folder_changes(work: Work, session: imap.ImapSession, folder: Folder, preparer: Preparer) -> Iterator[Prepared]:
+def _folder_changes(work: Work, session: imap.ImapSession, folder: Folder) -> Iterator[Prepared]:
     token, known = folder.token, store.known(work, folder)
     # A batch that was too much for the time limit is halved, and halved again.
     size = max(1, BATCH >> work.lease.failures)
     for batch in session.changes_since(folder.remote.name, folder.token, known, batch=size):
         if batch.reset or batch.messages or batch.flags or batch.vanished or batch.unreadable or batch.token != token:
             token = batch.token
-            yield preparer.prepare(folder, batch)
+            yield prepare(folder, batch, keep_raw=work.tools.settings.keep_raw == "all")
 
 
 def _settle(work: Work, result: dict[str, object], listed: list[Folder] | None = None) -> Settled:

@@ -8,6 +8,7 @@ Called by ``mailbox``.
 
 from __future__ import annotations
 
+import functools
 import logging
 import uuid
 from collections import Counter
@@ -126,7 +127,10 @@ def commit(work: Work, prepared: Prepared, counts: Counter[str], *, spam_check: 
     Raises:
         LeaseLostError: this execution no longer owns its job: nothing was written.
         NotFoundError: the folder's row is gone: somebody removed the client.
+        BlobError: the attachments can't be stored.
     """
+    # Before the transaction: a row never lacks its blob, and no lock is held meanwhile.
+    prepared = prepared.stored(functools.partial(work.tools.blobs.put_many, work.lease.scope.tenant_id))
     try:
         changes = _commit(work, prepared, counts, spam_check=spam_check, insert=_insert)
     except _RefusedError as err:
