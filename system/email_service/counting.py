@@ -25,7 +25,7 @@ _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 
 _RETRIES: Final = (0, 1, 2, 3, 4, 5)
 
 #: What ``Counts.count`` reads of executions e and their jobs j. A job is settled by the commit that ends its last
-#: execution (jobs.py, rule 2), and that one brings it.
+#: execution (jobs, rule 2), and that one brings it.
 COLUMNS: Final = """
     e.ended_xid::text AS xid, e.id::text AS id, e.name, e.queue, e.ordinal, e.outcome, e.trace_id,
     extract(epoch FROM e.ended_at - e.started_at)::float AS duration_s,

@@ -223,7 +223,7 @@ def _short(name: str) -> str:
 # --- the real sources -----------------------------------------------------------------------------------------------
 
 #: No gaps: rows are ordered by the transaction that ended them and cut off at the oldest one that still runs. A job is
-#: settled by the commit that ends its last execution (jobs.py, rule 2), so one index serves both.
+#: settled by the commit that ends its last execution (jobs, rule 2), so one index serves both.
 _ENDED: Final = f"""
     SELECT {COLUMNS}
     FROM executions e JOIN jobs j ON j.id = e.job_id
@@ -240,7 +240,7 @@ _RUNNING: Final = """
     SELECT e.node, e.name, count(*) AS count FROM executions e JOIN jobs j ON j.id = e.job_id
     WHERE e.outcome IS NULL AND j.lease_execution_id = e.id AND j.lease_until > clock_timestamp() GROUP BY 1, 2
 """
-#: Every unsettled job has a next_publish_at (jobs.py, rule 3), and an index on it: settled ones are not looked at.
+#: Every unsettled job has a next_publish_at (jobs, rule 3), and an index on it: settled ones are not looked at.
 _OVERDUE: Final = """
     SELECT queue, max(extract(epoch FROM clock_timestamp() - greatest(due_at, lease_until)))::float AS oldest_s
     FROM jobs

@@ -1,4 +1,4 @@
-"""An execution: it takes the lease, proves that it has it, tells how far it is, and ends. Called by tasks and service."""
+"""An execution: takes the lease, proves that it has it, tells how far it is, and ends. Called by tasks and service."""
 
 from __future__ import annotations
 
