@@ -225,7 +225,7 @@ def _unicode(host: str) -> str:
 
 
 #: Cyrillic and Greek letters that look like Latin ones.
-_LATIN_LOOKS: Final = frozenset("аеорсухіјѕһԁԛԝьгпαονρτυικ")
+_LATIN_LOOKS: Final = frozenset("аеорсухіјѕһԁԛԝьгпӏαονρτυικ")
 
 
 def _looks_latin(host: str) -> bool:
@@ -254,13 +254,16 @@ def _zero_width(facts: Facts) -> str | None:
 
 
 def _mixed(facts: Facts) -> str | None:
-    if facts.everything.isascii() and facts.author[0].isascii():
-        return None
-    alphabets = (facts.author[0].encode("utf-8", "replace") + b" " + facts.everything_bytes).translate(
-        _ALPHABETS, _REST
-    )
-    count = alphabets.count(b"LC") + alphabets.count(b"CL")
+    name = facts.author[0]
+    if not name.isascii() and _mixtures(name.encode("utf-8", "replace")):
+        return short(f"{name!r} is written in two alphabets")
+    count = 0 if facts.everything.isascii() else _mixtures(facts.everything_bytes)
     return f"{count} times letters of two alphabets in a word" if count >= _WORDS_MIXED else None
+
+
+def _mixtures(text: bytes) -> int:
+    alphabets = text.translate(_ALPHABETS, _REST)
+    return alphabets.count(b"LC") + alphabets.count(b"CL")
 
 
 def _fancy(facts: Facts) -> str | None:

@@ -38,7 +38,7 @@ _HIDING: Final = re.compile(
 )
 #: Of these no reader sees what is inside.
 _UNSEEN: Final = frozenset({"script", "style", "title"})
-_URL: Final = re.compile(r"""https?://[^\s<>"')\]]{1,2000}""")
+_URL: Final = re.compile(r"""https?://[^\s<>"')]{1,2000}""")
 _HOST: Final = re.compile(r"https?:/{1,3}([^/?#\s]{1,300})")
 _NAMED_HOST: Final = re.compile(r"(?:https?://)?((?:[a-z0-9-]{1,63}\.){1,6}[a-z]{2,24})(?:[/:?#].{0,300})?", re.DOTALL)
 _AUTHENTICATION: Final = re.compile(r"\b(spf|dkim|dmarc)\s{0,5}=\s{0,5}([a-z]{1,20})")
