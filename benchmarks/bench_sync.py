@@ -22,16 +22,10 @@ from types import SimpleNamespace
 import neighbours
 import pytest
 import speed
-from sqlalchemy import text
 
 from email_service import imap
-from email_service.config import database_url
-from email_service.migrations.runner import migrate
 from email_service.service import syncing
-from email_service.tenancy import SYSTEM, Database
 from email_service.vault import Secret
-from mailrig.stack import parts
-from mailrig.stack.processes import Spawner, end
 
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "stack"))
 import use_cases  # a desk is no fixture: the tests' helper serves here too
@@ -59,30 +53,8 @@ def fakes(opened):
 
 @pytest.fixture(scope="module")
 def tools(opened):
-    """One process's tools over a PostgreSQL of its own."""
-    folder, work = Path(parts.data_folder()), Path(opened.enter_context(tempfile.TemporaryDirectory()))
-    spawner = Spawner()
-    part, owner = parts.start_postgres(spawner, folder / "postgres", work, parts.free_port())
-    opened.callback(shutil.rmtree, folder, ignore_errors=True)
-    opened.callback(spawner.close)
-    opened.callback(end, [part], reason="stop", grace_s=10, first=2)
-    roles = parts.role_urls(owner)
-    migrate(database_url({"DATABASE_URL": owner}, "DATABASE_URL"), roles.values())
-    urls = SimpleNamespace(app=roles["DATABASE_URL"], system=roles["DATABASE_SYSTEM_URL"])
-    database, system = (opened.enter_context(_database(url)) for url in (urls.app, urls.system))
-    with system.session(SYSTEM) as session:
-        session.execute(text("INSERT INTO tenants (id) VALUES (:id)"), {"id": TENANT})
-        session.commit()
-    return use_cases.tools(use_cases.settings(urls, work), database, system, work)
-
-
-@contextlib.contextmanager
-def _database(url):
-    made = Database(
-        database_url({"DATABASE_URL": url}, "DATABASE_URL"), pool_size=2, max_overflow=1, application_name="bench"
-    )
-    yield made
-    made.dispose()
+    folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
+    return opened.enter_context(use_cases.workbench(folder, TENANT))
 
 
 @pytest.fixture

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import base64
 import imaplib
+import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from sqlalchemy import text
 
 from email_service import jobs, policy, smtp
 from email_service.blobs import DirectoryBlobs
-from email_service.config import Settings, settings_from
+from email_service.config import Settings, database_url, settings_from
 from email_service.errors import TimeLimitError
+from email_service.migrations.runner import migrate
 from email_service.service import syncing
 from email_service.service.accounts import Endpoint, NewClient, create_client
 from email_service.service.work import Settled, Tools, Work
-from email_service.tenancy import Database, Scope
+from email_service.tenancy import SYSTEM, Database, Scope
 from email_service.vault import Secret, Vault
 from fakemail.client import FakeMail
+from mailrig.stack import parts
+from mailrig.stack.processes import Spawner, end
 
 KEY = base64.b64encode(b"k" * 32).decode()
 PASSWORD = "canary-of-the-desk"
@@ -60,6 +65,32 @@ def tools(made: Settings, database: Database, system: Database, folder: Path) ->
         clock=lambda: datetime.now(UTC),
         pss_bytes=lambda: None,
     )
+
+
+@contextmanager
+def workbench(folder: Path, tenant: str) -> Iterator[Tools]:
+    """Tools over a PostgreSQL of their own, with one tenant: for those who have no fixture of the stack tests."""
+    with ExitStack() as stack:
+        data, spawner = Path(parts.data_folder()), Spawner()
+        stack.callback(shutil.rmtree, data, ignore_errors=True)
+        stack.callback(spawner.close)
+        part, owner = parts.start_postgres(spawner, data / "postgres", folder, parts.free_port())
+        stack.callback(end, [part], reason="stop", grace_s=10, first=2)
+        roles = parts.role_urls(owner)
+        migrate(database_url({"DATABASE_URL": owner}, "DATABASE_URL"), roles.values())
+        urls = SimpleNamespace(app=roles["DATABASE_URL"], system=roles["DATABASE_SYSTEM_URL"])
+        app, system = (_database(url) for url in (urls.app, urls.system))
+        stack.callback(app.dispose)
+        stack.callback(system.dispose)
+        with system.session(SYSTEM) as session:
+            session.execute(text("INSERT INTO tenants (id) VALUES (:id)"), {"id": tenant})
+            session.commit()
+        yield tools(settings(urls, folder), app, system, folder)
+
+
+def _database(url: str) -> Database:
+    address = database_url({"DATABASE_URL": url}, "DATABASE_URL")
+    return Database(address, pool_size=2, max_overflow=1, application_name="workbench")
 
 
 @dataclass(frozen=True, kw_only=True)
