@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 
 #: A reading costs 0.35 to 2 ms for a worker process (it walks the page tables), so tasks that follow one another within
-#: this time share one; what runs longer has its own at its end.
-PSS_AGE_S_MAX: Final = 0.25
+#: this time share one; what runs longer has its own at its end. At a quarter of a second it was a tenth of a send.
+PSS_AGE_S_MAX: Final = 1.0
 _last_pss: tuple[int, float, int | None] = (0, 0.0, None)
 
 
