@@ -8,6 +8,7 @@ from email import message_from_bytes, policy
 import pytest
 
 from email_service import message
+from email_service.message import patient, spam
 from fakemail.synthesis import synthesise
 
 OUTGOING = message.OutgoingMessage(
@@ -33,6 +34,17 @@ def bench_build(benchmark):
 @pytest.mark.benchmark(group="parse 40 messages")
 def bench_parse(benchmark):
     assert len(benchmark(lambda: [message.parse(raw) for raw in RAW])) == len(RAW)
+
+
+@pytest.mark.benchmark(group="parse 40 messages")
+def bench_parse_patiently(benchmark):
+    assert len(benchmark(lambda: [patient.read(raw) for raw in RAW])) == len(RAW)
+
+
+@pytest.mark.benchmark(group="score 40 messages")
+def bench_score(benchmark):
+    mails = [spam.Suspect.of(message.parse(raw)) for raw in RAW]
+    assert len(benchmark(lambda: [spam.score(mail) for mail in mails])) == len(RAW)
 
 
 @pytest.mark.benchmark(group="parse 40 messages")

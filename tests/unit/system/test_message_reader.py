@@ -212,9 +212,11 @@ def test_plain_lists_of_addresses_are_read_as_the_standard_library_reads_them(va
 
 @given(st.text('ab@.<>,;:"()\\ \t', max_size=30))
 def test_a_list_of_addresses_that_is_not_plain_is_left_to_the_standard_library(value):
-    found = fields._plain_addresses(value.strip())
+    value = value.strip()
+    found = fields._plain_addresses(value)
     if found is not None:
-        assert found == [address for _, address in getaddresses([value.strip()]) if address]
+        # A comma at the end says nothing (RFC 5322 section 4.4); from 3.13 on the standard library minds it.
+        assert found == [address for _, address in getaddresses([value.removesuffix(",")]) if address]
 
 
 @given(
