@@ -22,6 +22,8 @@ from email_service.message.texts import Decoder, clean, without_controls
 #: As much of a text, and of HTML, is judged. Spam says early what it wants.
 TEXT_CHARACTERS: Final = 6_000
 HTML_CHARACTERS: Final = 30_000
+#: Of what HTML shows, as much is judged beside a text, which says the same as a rule.
+_BESIDE_CHARACTERS: Final = 3_000
 #: Links and recipients beyond these change nothing.
 LINKS_MAX: Final = 100
 #: Of a header field, and of a detail that people are shown.
@@ -213,7 +215,8 @@ class Facts:
     @cached_property
     def everything(self) -> str:
         """Subject, text and what the HTML shows; in lower case."""
-        return f"{self.subject}\n{self.text}\n".lower() + self.page.shown[:TEXT_CHARACTERS]
+        shown = self.page.shown[: _BESIDE_CHARACTERS if self.text else TEXT_CHARACTERS]
+        return f"{self.subject}\n{self.text}\n".lower() + shown
 
     @cached_property
     def everything_bytes(self) -> bytes:
