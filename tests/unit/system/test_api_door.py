@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import io
 import json
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import jwt
@@ -141,6 +143,38 @@ def test_a_tenant_may_ask_so_often_and_then_waits_for_the_next_window():
     assert rate.take("other").remaining == 2
     clock.now_s += 12
     assert rate.take("acme").remaining == 2
+
+
+class Counted(MemoryStorage):
+    asked = 0
+
+    def incr(self, key, expiry, amount=1):
+        self.asked += 1
+        return super().incr(key, expiry, amount=amount)
+
+
+def test_processes_share_a_limit_exactly_and_seldom_ask():
+    counter, clock = Counted(), Clock(1_000_000_020.0)
+    processes = [limit("6000/minute", clock, counter) for _ in range(3)]
+    granted = 0
+    for number in range(7000):
+        with contextlib.suppress(RateLimitError):
+            processes[number % 3].take("acme")
+            granted += 1
+    assert granted == 6000
+    assert counter.asked < 500 + 1000 + 3
+
+
+def test_threads_of_a_process_never_exceed_a_limit():
+    rate = limit("1000/minute", Clock(1_000_000_020.0))
+
+    def take(_):
+        with contextlib.suppress(RateLimitError):
+            return rate.take("acme") is not None
+        return False
+
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        assert sum(pool.map(take, range(1500))) == 1000
 
 
 def test_a_limit_is_told_with_each_answer_and_with_429(tmp_path):
