@@ -54,6 +54,13 @@ def test_the_next_item_is_made_while_the_present_one_is_used_and_no_other():
             assert made.count <= number + 2
 
 
+def test_beside_a_heavy_item_none_is_made():
+    made = Made()
+    with Ahead() as ahead:
+        for number in ahead.over(made.numbers(5), is_heavy=lambda _: True):
+            assert made.count == number + 1
+
+
 def test_an_error_comes_after_the_items_before_it():
     def broken():
         yield 1

@@ -1,6 +1,6 @@
 """One item ahead: a thread makes the next item while the caller uses the present one. Called by ``mailbox``.
 
-Rule 1: never more than one item waits, so memory is bounded by two.
+Rule 1: never more than one item waits, and none beside a heavy one, so memory is bounded.
 Rule 2: what the thread raises, the caller sees, in its turn; a caller that leaves ends the thread.
 Rule 3: signals interrupt the caller alone: Python delivers them to the main thread, so the soft time limit never
 falls into the midst of a reply or of a message that is being parsed.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextvars
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Final, Generic, Self, TypeVar
 
@@ -46,8 +46,8 @@ class Ahead(Generic[_T]):
         if self._thread is not None:
             self._thread.join()
 
-    def over(self, items: Iterator[_T]) -> Iterator[_T]:
-        """The items, in their order.
+    def over(self, items: Iterator[_T], *, is_heavy: Callable[[_T], bool] = lambda _: False) -> Iterator[_T]:
+        """The items, in their order; while a heavy one is used, the next is not made.
 
         Raises:
             BaseException: whatever making an item raised.
@@ -57,8 +57,13 @@ class Ahead(Generic[_T]):
         self._thread = threading.Thread(target=context.run, args=(self._make, items), name="ahead", daemon=True)
         self._thread.start()
         while not isinstance(item := self._made.get(), _End):
-            self._wanted.release()
+            heavy = is_heavy(item)
+            if not heavy:
+                self._wanted.release()
             yield item
+            del item
+            if heavy:
+                self._wanted.release()
         if item.error is not None:
             raise item.error
 

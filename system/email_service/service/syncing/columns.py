@@ -106,6 +106,11 @@ class Prepared:
         """Of the new messages."""
         return self.messages["uid"]
 
+    @property
+    def size_bytes(self) -> int:
+        """Of the messages as they came."""
+        return sum(map(len, filter(None, self.raws)))
+
     def stored(self, put_many: Callable[[Sequence[bytes]], Sequence[BlobRef]]) -> Self:
         """With its attachments in the blob store.
 

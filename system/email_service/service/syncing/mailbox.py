@@ -24,6 +24,9 @@ _log: Final = logging.getLogger(__name__)
 
 #: Messages that are fetched, parsed and committed together.
 BATCH: Final = 200
+#: Beyond this a batch is stored before the next is read: a process has 50 MiB for a task, and a byte of mail is there
+#: up to five times, as it came, as text, decoded and on its way to PostgreSQL.
+HEAVY_BYTES: Final = 5 * 1024 * 1024
 
 _HOLD: Final = text(
     """
@@ -118,12 +121,17 @@ def _read(work: Work, mailbox: _Mailbox, counts: Counter[str]) -> _Seen:
             listed = folders.reconcile(rows, work.lease, remotes)
             rows.commit()
         refused: list[ImapError] = []
-        for item in ahead.over(_changes(work, session, listed)):
+        for item in ahead.over(_changes(work, session, listed), is_heavy=_is_heavy):
             if isinstance(item, ImapError):
                 refused.append(item)
             else:
                 store.commit(work, item, counts, spam_check=mailbox.spam_check)
+            del item
     return _Seen(listed=listed, refused=len(refused), again=next((err for err in refused if err.transient), None))
+
+
+def _is_heavy(item: Prepared | ImapError) -> bool:
+    return isinstance(item, Prepared) and item.size_bytes > HEAVY_BYTES
 
 
 def _changes(work: Work, session: imap.ImapSession, listed: list[Folder]) -> Iterator[Prepared | ImapError]:
@@ -150,7 +158,11 @@ def _folder_changes(work: Work, session: imap.ImapSession, folder: Folder) -> It
     for batch in session.changes_since(folder.remote.name, folder.token, known, batch=size):
         if batch.reset or batch.messages or batch.flags or batch.vanished or batch.unreadable or batch.token != token:
             token = batch.token
-            yield prepare(folder, batch, keep_raw=work.tools.settings.keep_raw == "all")
+            prepared = prepare(folder, batch, keep_raw=work.tools.settings.keep_raw == "all")
+            # Megabytes, which would live on here until the next batch has been read.
+            del batch
+            yield prepared
+            del prepared
 
 
 def _settle(work: Work, result: dict[str, object], listed: list[Folder] | None = None) -> Settled:
