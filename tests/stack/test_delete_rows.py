@@ -149,6 +149,14 @@ def test_messages_of_a_folder_that_is_no_more_are_gone(full):
     assert delete(full, message_ids) == {"outcome": "deleted", "moved": 1, "expunged": 0, "gone": 1}
 
 
+def test_what_lies_in_a_folder_that_became_the_trash_stays_there(full):
+    full.fakes.append(ADDRESS, LETTER % 9, "Trash")
+    full.sync()
+    full.change("UPDATE email_folders SET type = 'custom' WHERE name = 'Trash'")
+    assert delete(full, ids(full, 1, folder="Trash"))["moved"] == 1
+    assert len(there(full, "Trash")) == 1
+
+
 # --- executions that end in the midst
 
 

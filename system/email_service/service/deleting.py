@@ -159,7 +159,10 @@ def _delete(task: _Task, session: imap.ImapSession) -> None:
             _commit(task, messages, uids=None)
         elif first.folder not in there:
             # Its rows go with the next synchronisation.
-            _pass(task, messages)
+            _pass(task, messages, "gone")
+        elif task.trash is not None and not first.expunge and first.folder == task.trash.name:
+            # The server has made it its trash since the last synchronisation.
+            _pass(task, messages, "moved")
         else:
             _leave(task, session, messages, first.uidvalidity)
 
@@ -190,17 +193,17 @@ def _leave(task: _Task, session: imap.ImapSession, messages: Sequence[_Message],
             moved = session.move(first.folder, uidvalidity, uids, task.trash.name)
     except UidValidityError:
         # The rows speak of a folder that is no more; the next synchronisation replaces them.
-        _pass(task, messages)
+        _pass(task, messages, "gone")
     else:
         _commit(task, messages, uids=moved)
 
 
-def _pass(task: _Task, messages: Sequence[_Message]) -> None:
-    """Nothing is done to these: they are gone already."""
+def _pass(task: _Task, messages: Sequence[_Message], what: str) -> None:
+    """Nothing is to be done to these."""
     with task.work.tools.database.session(task.work.lease.scope) as session:
-        task.save(session, messages, gone=len(messages))
+        task.save(session, messages, **{what: len(messages)})
         session.commit()
-    task.advance(messages, gone=len(messages))
+    task.advance(messages, **{what: len(messages)})
 
 
 def _commit(task: _Task, messages: Sequence[_Message], *, uids: imap.Moved | None) -> None:

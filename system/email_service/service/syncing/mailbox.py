@@ -180,11 +180,7 @@ def _finish_folders(session: Session, work: Work, listed: list[Folder]) -> int:
     session.execute(_RELEASE, _owner(work))
     session.execute(_SYNCED, _owner(work))
     found = next((folder.id for folder in listed if folder.remote.type == "sent"), None)
-    if found is None:
-        return 0
-    settled = sent.meet(session, work.lease, found)
-    folders.recount(session, [found])
-    return settled
+    return sent.meet(session, work.lease, found) if found is not None else 0
 
 
 def _owner(work: Work) -> dict[str, object]:

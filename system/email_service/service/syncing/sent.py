@@ -13,6 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from email_service.jobs import Lease
+from email_service.service.syncing import folders
 
 #: What the server's copy tells better than the row that was written at sending. The row keeps its id and its Bcc.
 _COPIED: Final = (
@@ -75,13 +76,15 @@ def meet(session: Session, lease: Lease, folder_id: uuid.UUID) -> int:
     """Merge our rows of the sent folder with the server's copies, and settle what was unknown; answers how many sends.
 
     A job that is settled so gets a new place in the feed: who saw it as unknown sees it again. Its execution stays as
-    it ended. The caller holds the folder's row, and commits.
+    it ended. The caller commits.
     """
     place = {"folder": folder_id, "tenant": lease.scope.tenant_id}
-    for row in session.execute(_TWINS, place).all():
-        twins = {"ours": row.ours, "copy": row.copy}
-        session.execute(_ATTACHMENTS, twins)
-        session.execute(_MERGE, twins)
+    twins = session.execute(_TWINS, place).all()
+    for row in twins:
+        session.execute(_ATTACHMENTS, {"ours": row.ours, "copy": row.copy})
+        session.execute(_MERGE, {"ours": row.ours, "copy": row.copy})
+    if twins:
+        folders.recount(session, [folder_id])
     proven = list(session.scalars(_PROVEN, place | {"client": lease.client_id}))
     if proven:
         values = {"jobs": proven, "tenant": lease.scope.tenant_id}
