@@ -107,6 +107,6 @@ class Dispatcher:
             session.commit()
 
     def _sleep_s(self) -> float:
-        with self._database.session(SYSTEM) as session:
+        with self._database.session(SYSTEM, read_only=True) as session:
             due_in_s = jobs.next_due_in_s(session)
         return IDLE_S_MAX if due_in_s is None else min(max(due_in_s, 0.0), IDLE_S_MAX)

@@ -270,7 +270,7 @@ def live_inputs(database: Database, broker_url: str, host: str) -> Inputs:
 
     def rows(statement: str, **values: Any) -> list[Row]:
         # Quiet: a scrape is not part of anybody's trace.
-        with telemetry.quiet(), database.session(SYSTEM) as session:
+        with telemetry.quiet(), database.session(SYSTEM, read_only=True) as session:
             session.execute(text(f"SET LOCAL statement_timeout = {STATEMENT_MS_MAX}"))
             return [dict(row._mapping) for row in session.execute(text(statement), values)]  # noqa: SLF001
 

@@ -30,7 +30,7 @@ _QUOTING: Final = ("22", "P0")
 _CANCEL_TIMEOUT_S: Final = 2.0
 _TENANT: Final = re.compile(r"[a-z][a-z0-9-]{0,62}")
 #: One statement, one round trip, and no span: a transaction of ours always begins like this.
-_BEGIN: Final = "BEGIN; SELECT set_config('app.tenant_id', {tenant}, true)"
+_BEGIN: Final = "BEGIN {mode}; SET LOCAL app.tenant_id = {tenant}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,24 +76,31 @@ class Database:
         )
 
     @contextmanager
-    def session(self, scope: Scope) -> Iterator[Session]:
+    def session(self, scope: Scope, *, read_only: bool = False) -> Iterator[Session]:
         """Rows of one scope; rolls back what was not committed.
+
+        What only reads should say so: it ends by a commit. After a rollback psycopg forgets all that it has prepared,
+        and the next statements are planned anew: three times their cost.
 
         Raises:
             DatabaseError: PostgreSQL is away or dropped the connection.
         """
         try:
-            with self._begun(scope) as session, _no_query_left(session):
+            with self._begun(scope, read_only=read_only) as session, _no_query_left(session):
                 yield session
+                if read_only:
+                    session.commit()
         except DBAPIError as err:
             raise _translated(err) from err
         except _BeginError as err:
             raise DatabaseError(str(err)) from err
 
-    def _begun(self, scope: Scope) -> Session:
+    def _begun(self, scope: Scope, *, read_only: bool) -> Session:
         """A session in its first transaction. A pooled connection that died since its last use costs nothing."""
         for last in (False, True):
-            session = _ScopedSession(self.engine, expire_on_commit=False, info={"scope": scope})
+            session = _ScopedSession(
+                self.engine, expire_on_commit=False, info={"begin": _begin_statement(scope.tenant_id, read_only)}
+            )
             try:
                 session.connection()
             except _BeginError:
@@ -126,7 +133,7 @@ class _ScopedSession(Session):
 def _begin(session: Session, _transaction: object, connection: Connection) -> None:
     raw = session.info["connection"] = connection.connection.driver_connection
     try:
-        raw.execute(_begin_statement(session.info["scope"].tenant_id))  # type: ignore[union-attr]  # psycopg's own
+        raw.execute(session.info["begin"])  # type: ignore[union-attr]  # psycopg's own
     except psycopg.OperationalError as err:
         connection.invalidate(err)
         raise _BeginError(type(err).__name__) from err
@@ -147,8 +154,9 @@ def _no_query_left(session: Session) -> Iterator[None]:
 
 
 @lru_cache(maxsize=1024)
-def _begin_statement(tenant_id: str) -> bytes:
-    return sql.SQL(_BEGIN).format(tenant=sql.Literal(tenant_id)).as_bytes(None)
+def _begin_statement(tenant_id: str, read_only: bool) -> bytes:  # noqa: FBT001  # a key of the cache
+    mode = sql.SQL("READ ONLY" if read_only else "READ WRITE")
+    return sql.SQL(_BEGIN).format(mode=mode, tenant=sql.Literal(tenant_id)).as_bytes(None)
 
 
 def _translated(err: DBAPIError) -> Exception:

@@ -170,7 +170,7 @@ def _health(tools: Tools) -> tuple[dict[str, Any], int]:
 
 def _check_database(tools: Tools) -> str:
     try:
-        with tools.database.session(SYSTEM) as session:
+        with tools.database.session(SYSTEM, read_only=True) as session:
             session.execute(text("SELECT 1"))
     except DatabaseError as err:
         return err.code

@@ -40,14 +40,14 @@ def add_client(call: Call) -> dict[str, Any]:
 def list_clients(call: Call) -> dict[str, Any]:
     """List the mailboxes, the oldest first."""
     page: schemas.Page = call.query
-    with call.session() as session:
+    with call.reading() as session:
         return reading.clients(session, call.scope, limit=page.limit, cursor=page.cursor, now=call.tools.clock())
 
 
 @table.route("GET", "/email/clients/{client_id}", answer=answers.Client)
 def get_client(call: Call, client_id: uuid.UUID) -> dict[str, Any]:
     """Show a mailbox."""
-    with call.session() as session:
+    with call.reading() as session:
         return reading.client(owned_client(session, call.scope, client_id), now=call.tools.clock())
 
 
@@ -82,7 +82,7 @@ def delete_client(call: Call, client_id: uuid.UUID) -> None:
 @table.route("GET", "/email/clients/{client_id}/folders", answer=answers.Folders)
 def list_folders(call: Call, client_id: uuid.UUID) -> dict[str, Any]:
     """List the folders of a mailbox."""
-    with call.session() as session:
+    with call.reading() as session:
         owned_client(session, call.scope, client_id)
         return {"folders": reading.folders(session, call.scope, client_id)}
 

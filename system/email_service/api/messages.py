@@ -33,21 +33,21 @@ def list_messages(call: Call) -> dict[str, Any]:
         spam=page.spam,
         has_attachments=page.has_attachments,
     )
-    with call.session() as session:
+    with call.reading() as session:
         return reading.messages(session, call.scope, wanted, limit=page.limit, cursor=page.cursor)
 
 
 @table.route("GET", "/email/messages/{message_id}", answer=answers.Message)
 def get_message(call: Call, message_id: uuid.UUID) -> dict[str, Any]:
     """Show a message with its bodies, headers and attachments."""
-    with call.session() as session:
+    with call.reading() as session:
         return reading.message(session, call.scope, message_id)
 
 
 @table.route("GET", "/email/messages/{message_id}/raw", answer="message/rfc822")
 def get_raw_message(call: Call, message_id: uuid.UUID) -> Response:
     """Read the bytes of a message as they came, if they were kept."""
-    with call.session() as session:
+    with call.reading() as session:
         data = reading.raw_message(session, call.scope, message_id)
     return _file(data, "message/rfc822", f"{message_id}.eml")
 
@@ -55,7 +55,7 @@ def get_raw_message(call: Call, message_id: uuid.UUID) -> Response:
 @table.route("GET", "/email/messages/{message_id}/attachments", answer=answers.Attachments)
 def list_attachments(call: Call, message_id: uuid.UUID) -> dict[str, Any]:
     """List the attachments of a message."""
-    with call.session() as session:
+    with call.reading() as session:
         return {"attachments": reading.attachments(session, call.scope, message_id)}
 
 
@@ -79,14 +79,14 @@ def upload_attachment(call: Call) -> dict[str, Any]:
 @uploads.route("GET", "/email/attachments/{attachment_id}", answer=answers.Attachment)
 def get_attachment(call: Call, attachment_id: uuid.UUID) -> dict[str, Any]:
     """Show an attachment or an upload, without its bytes."""
-    with call.session() as session:
+    with call.reading() as session:
         return reading.attachment(session, call.scope, attachment_id)
 
 
 @uploads.route("GET", "/email/attachments/{attachment_id}/content", answer="*/*", cached=True)
 def get_attachment_content(call: Call, attachment_id: uuid.UUID) -> Response:
     """Read the bytes of an attachment or an upload; 304 if the caller has them."""
-    with call.session() as session:
+    with call.reading() as session:
         found = reading.stored_file(session, call.scope, attachment_id)
     etag = f'"{found.sha256.hex()}"'
     if call.etag is not None and etag in [tag.strip().removeprefix("W/") for tag in call.etag.split(",")]:

@@ -64,6 +64,10 @@ class Call:
         """The rows of who asks."""
         return self.tools.database.session(self.scope)
 
+    def reading(self) -> AbstractContextManager[Session]:
+        """The rows of who asks, to be looked at alone."""
+        return self.tools.database.session(self.scope, read_only=True)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Route:

@@ -127,7 +127,7 @@ def check_spam(call: Call) -> dict[str, Any]:
 @tasks.route("GET", "/tasks/{task_id}", answer=answers.Task)
 def get_task(call: Call, task_id: uuid.UUID) -> dict[str, Any]:
     """Show what became of a task."""
-    with call.session() as session:
+    with call.reading() as session:
         return jobs.status(session, call.scope, task_id)
 
 
@@ -135,7 +135,7 @@ def get_task(call: Call, task_id: uuid.UUID) -> dict[str, Any]:
 def list_tasks(call: Call) -> dict[str, Any]:
     """Follow the tasks that are settled; without gaps."""
     page: schemas.FeedPage = call.query
-    with call.session() as session:
+    with call.reading() as session:
         rows, cursor = jobs.feed(session, call.scope, after=page.after, limit=page.limit)
     return {"tasks": rows, "cursor": cursor}
 
@@ -176,7 +176,7 @@ def _batch(call: Call, task: str, verb: str, ids: list[uuid.UUID], args: dict[st
 def _earlier(call: Call, count: int) -> list[tuple[uuid.UUID, uuid.UUID | None]]:
     """The jobs of the first request with this key; there were at most as many as messages."""
     keys = [_numbered(call.idempotency_key, number) or "" for number in range(count)]
-    with call.session() as session:
+    with call.reading() as session:
         return jobs.keyed(session, call.scope, keys)
 
 

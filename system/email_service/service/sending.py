@@ -97,6 +97,8 @@ def _load(work: Work) -> Order:
         ids = [uuid.UUID(each) for each in lease.args["attachment_ids"]]
         shown = {uuid.UUID(each["attachment_id"]): each["content_id"] for each in lease.args.get("inline") or ()}
         rows = owned_attachments(session, lease.scope, [*ids, *shown])
+        # Nothing was written; but see ``Database.session`` for what a rollback costs.
+        session.commit()
     return replace(order, files=tuple(File.of(row, content_id=shown.get(row.id)) for row in rows))
 
 

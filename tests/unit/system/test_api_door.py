@@ -32,7 +32,7 @@ SECRET = "canary-" * 6
 class Away:
     """A database that is not there."""
 
-    def session(self, _scope):
+    def session(self, _scope, **_):
         raise DatabaseError("OperationalError")
 
 

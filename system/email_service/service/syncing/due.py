@@ -34,7 +34,7 @@ class DueClient:
 def due_clients(tools: Tools) -> list[DueClient]:
     """Enabled clients that are due and that no unsettled job synchronises."""
     values = {"scale": tools.settings.time_scale, "name": "email_service.tasks.sync_emails"}
-    with tools.system.session(SYSTEM) as session:
+    with tools.system.session(SYSTEM, read_only=True) as session:
         return [
             DueClient(id=row.id, scope=Scope(tenant_id=row.tenant_id, user_id=row.user_id))
             for row in session.execute(_DUE, values)
