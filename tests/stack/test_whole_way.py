@@ -129,9 +129,13 @@ def test_a_worker_that_is_killed_comes_back_and_the_mail_is_sent(live):
 
 
 def test_beat_asks_for_a_sync_of_every_client_that_is_due(live):
-    query = "SELECT DISTINCT client_id FROM audit.jobs WHERE parent_job_id IS NOT NULL AND name LIKE '%sync_emails'"
+    query = "SELECT DISTINCT client_id FROM audit.jobs WHERE parent_job_id IS NOT NULL AND name = %s"
     wanted = {a.clients[0][0] for a in live.accounts}
-    until(lambda: {r["client_id"] for r in live.rows(query)} >= wanted, what="the fan-out", deadline_s=40)
+
+    def asked():
+        return {r["client_id"] for r in live.rows(query, "email_service.tasks.sync_emails")}
+
+    until(lambda: asked() >= wanted, what="the fan-out", deadline_s=40)
 
 
 def test_the_exporter_counts_what_was_sent(live):
