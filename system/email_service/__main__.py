@@ -333,7 +333,8 @@ def _migrate(_: argparse.Namespace) -> int:
 def _tenant(arguments: argparse.Namespace) -> int:
     from sqlalchemy import text
 
-    from email_service.tenancy import SYSTEM, Database, check_tenant_name
+    from email_service.scopes import check_tenant_name
+    from email_service.tenancy import SYSTEM, Database
 
     name = check_tenant_name(arguments.name)
     url = database_url(os.environ, "DATABASE_SYSTEM_URL")
@@ -371,8 +372,8 @@ def _rotate_keys(arguments: argparse.Namespace) -> int:
 
 
 def _token(arguments: argparse.Namespace) -> int:
-    from email_service.api import issue_token
-    from email_service.tenancy import Scope, check_tenant_name
+    from email_service.scopes import Scope, check_tenant_name
+    from email_service.tokens import issue_token
 
     if arguments.ttl_s < 1:
         raise InvalidRequestError("--ttl-s must be 1 or more")

@@ -1,4 +1,4 @@
-"""Scope(tenant, user): the only door to rows.
+"""Sessions of a scope: the only door to rows.
 
 Rule 1: no code reaches a tenant's rows but through a session that ``Database.session`` made for a scope.
 Rule 2: the tenant is set inside each transaction (never on the connection), so a pooled connection keeps nothing.
@@ -9,10 +9,8 @@ Rule 4: an error that leaves this door repeats nothing of a row: SQLAlchemy woul
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
@@ -23,37 +21,16 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
-from email_service.errors import DatabaseError, InvalidRequestError
+from email_service.errors import DatabaseError
+from email_service.scopes import SYSTEM, Scope
+
+__all__ = ["SYSTEM", "Database", "Scope"]
 
 #: Classes of SQLSTATE whose first line quotes a value: data exceptions, and what a function raises.
 _QUOTING: Final = ("22", "P0")
 _CANCEL_TIMEOUT_S: Final = 2.0
-_TENANT: Final = re.compile(r"[a-z][a-z0-9-]{0,62}")
 #: One statement, one round trip, and no span: a transaction of ours always begins like this.
 _BEGIN: Final = "BEGIN {mode}; SET LOCAL app.tenant_id = {tenant}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scope:
-    """Whose rows these are."""
-
-    tenant_id: str
-    user_id: str
-
-
-#: The principal of beat's own tasks; its rows belong to a tenant of that name.
-SYSTEM: Final = Scope(tenant_id="system", user_id="system")
-
-
-def check_tenant_name(name: str) -> str:
-    """A name that may stand in a path.
-
-    Raises:
-        InvalidRequestError: it is reserved, or holds something else than a-z, 0-9 and hyphens.
-    """
-    if not _TENANT.fullmatch(name) or name == SYSTEM.tenant_id:
-        raise InvalidRequestError(f"tenant {name!r}: use a-z, 0-9 and -, begin with a letter, and not 'system'")
-    return name
 
 
 class Database:

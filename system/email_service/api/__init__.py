@@ -11,7 +11,7 @@ openapi    the document of all that
 """
 
 from email_service.api.app import create_app, wsgi
-from email_service.api.auth import JWT_ALGORITHM, issue_token
 from email_service.api.openapi import document
+from email_service.tokens import JWT_ALGORITHM, issue_token
 
 __all__ = ["JWT_ALGORITHM", "create_app", "document", "issue_token", "wsgi"]

@@ -16,7 +16,6 @@ from werkzeug.exceptions import HTTPException
 
 from email_service import telemetry
 from email_service.api import clients, cors, limits, messages, openapi, problems, work
-from email_service.api.auth import TokenError, Tokens
 from email_service.api.routing import (
     PREFIX,
     Call,
@@ -32,6 +31,7 @@ from email_service.celery_app import MailCelery
 from email_service.errors import DatabaseError, FieldsError, MailServiceError, RateLimitError
 from email_service.service.work import Tools
 from email_service.tenancy import SYSTEM, Scope
+from email_service.tokens import TokenError, Tokens
 
 TABLES: Final = (clients.table, work.sync, messages.table, messages.uploads, work.mail, work.tasks)
 ROUTES: Final = tuple(route for table in TABLES for route in table.routes)

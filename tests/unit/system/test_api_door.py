@@ -16,7 +16,8 @@ import pytest
 import redis
 from limits.storage import MemoryStorage
 
-from email_service.api import auth, create_app, issue_token
+from email_service import tokens as auth
+from email_service.api import create_app, issue_token
 from email_service.api.app import ROUTES
 from email_service.api.limits import RateLimit
 from email_service.api.routing import Upload

@@ -15,7 +15,7 @@ from typing import Final
 
 import jwt
 
-from email_service.tenancy import Scope
+from email_service.scopes import Scope
 
 JWT_ALGORITHM: Final = "HS256"
 #: How long a verified token is remembered, and how many are.
