@@ -32,7 +32,7 @@ check: $(STAMP)  ## ruff, mypy, import contracts, unit tests (under a minute)
 
 test: $(STAMP)  ## unit, wire and stack tests and a few seconds of fuzzing (under five minutes)
 	$(BIN)/pytest -q -n auto --dist loadfile tests/unit tests/wire
-	$(BIN)/pytest -q tests/stack tests/fuzz
+	$(BIN)/pytest -q -n 2 --dist loadfile tests/stack tests/fuzz
 
 test-peers: $(STAMP)  ## other servers and clients, a browser; each skips, naming its package, where it is absent
 	$(BIN)/pytest -q tests/peers

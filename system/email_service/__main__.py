@@ -171,14 +171,13 @@ def _stop_on_signals() -> threading.Event:
 
 
 def _api(arguments: argparse.Namespace) -> int:
-    from email_service import serving
+    # Imported before the fork: its processes share the modules, and the second starts in no time.
+    from email_service import api, serving
+    from email_service.celery_app import celery_for
 
     settings = settings_from()
 
     def application() -> Any:
-        from email_service import api
-        from email_service.celery_app import celery_for
-
         _telemetry("api", settings)
         return api.wsgi(lambda: (_tools(settings, processes=1, threads=API_THREADS), celery_for(settings)))
 
