@@ -9,26 +9,32 @@ Rule 4: an error that leaves this door repeats nothing of a row: SQLAlchemy woul
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import psycopg
 from psycopg import sql
 from psycopg.pq import TransactionStatus
-from sqlalchemy import Connection, Engine, create_engine, event
+from psycopg.rows import namedtuple_row
+from psycopg.types.json import Jsonb
+from sqlalchemy import Connection, Engine, TextClause, create_engine, event
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
+from email_service import telemetry
 from email_service.errors import DatabaseError
 from email_service.scopes import SYSTEM, Scope
 
-__all__ = ["SYSTEM", "Database", "Scope"]
+__all__ = ["SYSTEM", "Database", "Scope", "run"]
 
 #: Classes of SQLSTATE whose first line quotes a value: data exceptions, and what a function raises.
 _QUOTING: Final = ("22", "P0")
 _CANCEL_TIMEOUT_S: Final = 2.0
+_DIALECT: Final = PGDialect_psycopg()  # type: ignore[no-untyped-call]
 #: One statement, one round trip, and no span: a transaction of ours always begins like this.
 _BEGIN: Final = "BEGIN {mode}; SET LOCAL app.tenant_id = {tenant}"
 
@@ -96,6 +102,44 @@ class Database:
     def dispose(self) -> None:
         """Close all connections."""
         self.engine.dispose()
+
+
+def run(session: Session, statement: TextClause, values: Mapping[str, Any]) -> list[Any]:
+    """Execute one statement of the hot path by psycopg itself; its rows as named tuples.
+
+    The same transaction, span and errors as by ``session.execute``, without the third of a millisecond that SQLAlchemy
+    takes for what these statements don't need.
+
+    Raises:
+        DBAPIError: as SQLAlchemy would.
+    """
+    if not session.in_transaction():
+        session.connection()
+    raw: psycopg.Connection[Any] = session.info["connection"]
+    query, documents = _compiled(statement)
+    bound = {**values, **{name: Jsonb(values[name]) for name in documents if values[name] is not None}}
+    span = telemetry.begin_statement(session.get_bind(), statement.text)
+    try:
+        cursor = raw.cursor(row_factory=namedtuple_row)
+        cursor.execute(query, bound)
+        rows: list[Any] = cursor.fetchall() if cursor.description is not None else []
+    except psycopg.Error as err:
+        telemetry.end_statement(span, err)
+        if raw.closed:
+            session.connection().invalidate(err)
+        made = DBAPIError.instance(
+            statement.text, None, err, psycopg.Error, hide_parameters=True, connection_invalidated=raw.closed
+        )
+        raise made from err
+    telemetry.end_statement(span)
+    return rows
+
+
+@lru_cache(maxsize=256)
+def _compiled(statement: TextClause) -> tuple[str, tuple[str, ...]]:
+    """The statement as psycopg wants it, and which of its values are documents."""
+    compiled = statement.compile(dialect=_DIALECT)
+    return str(compiled), tuple(name for name, bound in compiled.binds.items() if isinstance(bound.type, JSONB))
 
 
 class _BeginError(Exception):

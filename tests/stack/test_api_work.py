@@ -9,7 +9,6 @@ import pytest
 from http_desk import Desk, application
 from kombu.exceptions import OperationalError
 from sqlalchemy import text
-from sqlalchemy.event import listen, remove
 
 NOBODY = str(uuid.UUID(int=1))
 
@@ -236,16 +235,9 @@ def test_a_spam_check_names_messages_that_are_there(desk, mail):
 
 def test_an_accepted_send_is_one_transaction_of_three_statements(desk, mail):
     """Ownership, job, recipients: each more is a round trip that every send pays."""
-    asked, engine = [], desk.tools.database.engine
-
-    def note(_connection, _cursor, sql, *_):
-        asked.append(sql.split()[0])
-
-    listen(engine, "before_cursor_execute", note)
-    try:
+    with statements() as said:
         send(desk, mail, "k")
-    finally:
-        remove(engine, "before_cursor_execute", note)
+    asked = [words.split()[0] for words in said]
     assert asked == ["SELECT", "INSERT", "INSERT"]
 
 

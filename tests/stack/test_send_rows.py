@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import email
 import email.policy
 import uuid
@@ -11,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import event
+from use_cases import statements
 
 from email_service import jobs
 from email_service.errors import (
@@ -24,7 +24,6 @@ from email_service.errors import (
 )
 from email_service.service import accounts, sending
 from email_service.service import work as service_work
-from email_service.tenancy import Database
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(64)
 
@@ -82,33 +81,18 @@ def states(mail, job_id):
 # --- what it costs ----------------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def counted(database: Database):
-    """Statements and transactions of an engine; a transaction begins with a statement that is not counted."""
-    count = SimpleNamespace(statements=[], transactions=0)
-
-    def statement(_connection, _cursor, said, *_):
-        count.statements.append(" ".join(said.split())[:60])
-
-    def transaction(*_):
-        count.transactions += 1
-
-    listeners = [("before_cursor_execute", statement), ("commit", transaction), ("rollback", transaction)]
-    for name, listener in listeners:
-        event.listen(database.engine, name, listener)
-    try:
-        yield count
-    finally:
-        for name, listener in listeners:
-            event.remove(database.engine, name, listener)
-
-
 def test_a_send_is_four_statements_in_three_transactions(mail):
     work = mail.desk.lease(mail.order(to=[f"r{n}@outside.example" for n in range(3)]))
-    with counted(mail.desk.tools.database) as count:
+    ends = []
+    listeners = [(name, lambda *_: ends.append(1)) for name in ("commit", "rollback")]
+    for name, listener in listeners:
+        event.listen(mail.desk.tools.database.engine, name, listener)
+    with statements() as said:
         assert sending.send_message(work).outcome == "sent"
-    assert len(count.statements) == 4, count.statements
-    assert count.transactions == 3
+    for name, listener in listeners:
+        event.remove(mail.desk.tools.database.engine, name, listener)
+    assert len(said) == 4, said
+    assert len(ends) == 3
 
 
 # --- what it leaves ---------------------------------------------------------------------------------------------------

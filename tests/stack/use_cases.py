@@ -14,6 +14,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psycopg
+import pytest
 from sqlalchemy import text
 
 from email_service import jobs, policy, smtp
@@ -235,3 +237,19 @@ class Desk:
             "SELECT * FROM email_folders WHERE client_id = :client AND name = :name", client=self.client_id, name=name
         )
         return row
+
+
+@contextmanager
+def statements():
+    """What is said to PostgreSQL in this process meanwhile, by whatever way, but for what begins a transaction."""
+    said, execute = [], psycopg.Cursor.execute
+
+    def noting(cursor, query, *args, **kwargs):
+        words = (query if isinstance(query, str) else bytes(query).decode()).split()
+        if words[0] != "BEGIN":
+            said.append(" ".join(words)[:60])
+        return execute(cursor, query, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(psycopg.Cursor, "execute", noting)
+        yield said

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from email_service import policy
 from email_service.errors import ConflictError
 from email_service.jobs.shapes import CHANNEL, Enqueued, NewJob
-from email_service.tenancy import Scope
+from email_service.tenancy import Scope, run
 
 _ENQUEUE: Final = text(
     """
@@ -39,7 +39,8 @@ def enqueue(session: Session, scope: Scope, job: NewJob, *, time_scale: float, p
         ConflictError: the key was used with another request.
     """
     request_sha256 = hashlib.sha256(job.request).digest() if job.request is not None else None
-    row = session.execute(
+    rows = run(
+        session,
         _ENQUEUE,
         {
             "id": job.id, "tenant": scope.tenant_id, "user": scope.user_id, "name": job.name,
@@ -48,8 +49,8 @@ def enqueue(session: Session, scope: Scope, job: NewJob, *, time_scale: float, p
             "request_sha256": request_sha256, "traceparent": job.traceparent,
             "grace": policy.publish_grace_s(1) * time_scale if publish else 0.0, "publishes": int(publish),
         },
-    ).one_or_none()  # fmt: skip
-    if row is not None:
+    )  # fmt: skip
+    if rows:
         if not publish:
             session.execute(text("SELECT pg_notify(:channel, '')"), {"channel": CHANNEL})
         return Enqueued(id=job.id, message_id=job.message_id, created=True)

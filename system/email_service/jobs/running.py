@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from email_service.errors import LeaseLostError
 from email_service.jobs.shapes import CHANNEL, Delivery, Ending, Holder, Lease
-from email_service.tenancy import SYSTEM, Scope
+from email_service.tenancy import SYSTEM, Scope, run
 
 _LEASE_SQL: Final = """
     WITH claimed AS (
@@ -55,7 +55,8 @@ def lease(
 
     Executions of the job that are still open are then known to be dead (their lease has run out) and marked killed.
     """
-    row = session.execute(
+    rows = run(
+        session,
         _LEASE_SYSTEM if scope == SYSTEM else _LEASE,
         {
             "job": delivery.job_id, "tenant": scope.tenant_id, "execution": delivery.execution_id,
@@ -63,9 +64,10 @@ def lease(
             "node": holder.node, "host": holder.host, "pid": holder.pid, "process_start_ns": holder.process_start_ns,
             "trace_id": trace_id, "span_id": delivery.span_id, "pss": delivery.pss_before_bytes,
         },
-    ).one_or_none()  # fmt: skip
-    if row is None:
+    )  # fmt: skip
+    if not rows:
         return None
+    (row,) = rows
     return Lease(
         job_id=row.id, execution_id=delivery.execution_id, scope=Scope(tenant_id=row.tenant_id, user_id=row.user_id),
         name=row.name, queue=row.queue, args=row.args, client_id=row.client_id, message_id=row.message_id,
@@ -201,5 +203,5 @@ def _end(session: Session, statement: Any, lease: Lease, ending: Ending, values:
         "execution_outcome": ending.outcome, "error_type": ending.error_type, "error_detail": ending.error_detail,
         "pss": ending.pss_peak_bytes,
     }  # fmt: skip
-    if session.execute(statement, values).scalar_one() != 1:
+    if run(session, statement, values)[0].count != 1:
         raise LeaseLostError(f"job {lease.job_id}, execution {lease.ordinal}")

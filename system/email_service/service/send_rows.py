@@ -21,7 +21,7 @@ from email_service.errors import LeaseLostError
 from email_service.jobs import Lease, hold
 from email_service.models import EmailAttachment
 from email_service.service.work import Work
-from email_service.tenancy import Scope
+from email_service.tenancy import Scope, run
 
 #: Name of the folder that is made for a client that has none of the kind ``sent``.
 _SENT_FOLDER: Final = "Sent"
@@ -134,9 +134,8 @@ def add_recipients(session: Session, scope: Scope, job_id: uuid.UUID, roles: Ite
     for role, addresses in roles:
         for address in addresses:
             rows.setdefault(address, role)
-    session.execute(
-        _ADD, {"job": job_id, "tenant": scope.tenant_id, "addresses": list(rows), "roles": list(rows.values())}
-    )
+    values = {"job": job_id, "tenant": scope.tenant_id, "addresses": list(rows), "roles": list(rows.values())}
+    run(session, _ADD, values)
 
 
 _LOAD: Final = text(
@@ -156,9 +155,10 @@ def load(session: Session, lease: Lease) -> Order | None:
     """The order of a job, without its files; None where its client is not the scope's."""
     scope = lease.scope
     values = {"job": lease.job_id, "client": lease.client_id, "tenant": scope.tenant_id, "user": scope.user_id}
-    row = session.execute(_LOAD, values).one_or_none()
-    if row is None:
+    rows = run(session, _LOAD, values)
+    if not rows:
         return None
+    (row,) = rows
     return Order(
         enabled=row.enabled,
         mail_from=row.address,
@@ -211,7 +211,7 @@ def begin_transmission(session: Session, lease: Lease, addresses: tuple[str, ...
         LeaseLostError: another execution has the job, or may have it by now.
     """
     values = {"job": lease.job_id, "execution": lease.execution_id, "addresses": list(addresses)}
-    if len(session.execute(_TRANSMIT, values).all()) != len(addresses):
+    if len(run(session, _TRANSMIT, values)) != len(addresses):
         raise LeaseLostError(f"job {lease.job_id}, execution {lease.ordinal}")
 
 
@@ -317,12 +317,12 @@ def record(session: Session, work: Work, order: Order, outcomes: Mapping[str, Ou
     values = _outcome_values(work.lease, outcomes)
     if data is None or all(outcome.state != "sent" for outcome in outcomes.values()):
         if outcomes:
-            session.execute(_RECORD, values)
+            run(session, _RECORD, values)
         return
     values |= _copy_values(work, order, data)
-    if session.execute(_RECORD_SENT, values).scalar_one() == 0:
+    if run(session, _RECORD_SENT, values)[0].count == 0:
         session.execute(_MAKE_FOLDER, {"id": uuid.uuid4(), "name": _SENT_FOLDER, "client": work.lease.client_id})
-        session.execute(_RECORD_SENT, values)
+        run(session, _RECORD_SENT, values)
 
 
 def _outcome_values(lease: Lease, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:

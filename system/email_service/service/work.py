@@ -21,7 +21,7 @@ from email_service.config import Settings
 from email_service.errors import DatabaseError, PermissionDeniedError
 from email_service.jobs import Ending, Lease
 from email_service.models import Credential, EmailClient
-from email_service.tenancy import Database, Scope
+from email_service.tenancy import Database, Scope, run
 from email_service.vault import SealedCredential, Secret, Vault
 
 _log = logging.getLogger(__name__)
@@ -126,9 +126,10 @@ def owned_address(session: Session, scope: Scope, client_id: uuid.UUID) -> str:
         PermissionDeniedError: it does not, or there is none.
     """
     values = {"id": client_id, "tenant": scope.tenant_id, "user": scope.user_id}
-    address: str | None = session.execute(_ADDRESS, values).scalar_one_or_none()
-    if address is None:
+    rows = run(session, _ADDRESS, values)
+    if not rows:
         raise PermissionDeniedError(f"e-mail client {client_id}")
+    address: str = rows[0].address
     return address
 
 

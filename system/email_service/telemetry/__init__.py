@@ -37,13 +37,15 @@ from email_service.telemetry.messaging import (
 )
 from email_service.telemetry.provider import configure, shutdown, tracer
 from email_service.telemetry.spanfile import SpanFile
-from email_service.telemetry.statements import instrument_sqlalchemy
+from email_service.telemetry.statements import begin_statement, end_statement, instrument_sqlalchemy
 
 __all__ = [
     "SpanFile",
+    "begin_statement",
     "configure",
     "connect_worker_signals",
     "current_traceparent",
+    "end_statement",
     "fail",
     "instrument_flask",
     "instrument_redis",

@@ -7,12 +7,14 @@ Called by ``__main__``, once for each process's engines.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from opentelemetry import trace
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
-from opentelemetry.trace import SpanKind, Status, StatusCode
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from sqlalchemy import event
 
 from email_service import signals
@@ -28,20 +30,42 @@ _SPACES: Final = re.compile(r"\s+")
 _TEXT_CHARACTERS_MAX: Final = 400
 
 
+#: What an instrumented engine's spans are made of.
+_tracers: Final[WeakKeyDictionary[Any, Callable[[str], Span]]] = WeakKeyDictionary()
+
+
 def instrument_sqlalchemy(engines: list[Any]) -> None:
     """A span for each statement of these engines, and of no others; values are never in them, as all are bound."""
     for engine in engines:
-        _instrument(engine)
+        _tracers[engine] = _spans_of(engine)
+        event.listen(engine, "before_cursor_execute", _before)
+        event.listen(engine, "after_cursor_execute", _after)
+        event.listen(engine, "handle_error", _failed)
 
 
-def _instrument(engine: Any) -> None:
-    tracer = trace.get_tracer("email_service.sql")
-    peer: dict[str, str | int] = {
-        signals.DB_SYSTEM: engine.dialect.name,
-        signals.DB_NAMESPACE: engine.url.database or "",
-    }
-    if engine.url.host:
-        peer |= {signals.SERVER_ADDRESS: engine.url.host, signals.SERVER_PORT: engine.url.port or 5432}
+def begin_statement(engine: Any, statement: str) -> Span | None:
+    """The span of a statement that begins now; None where nothing is traced."""
+    start = _tracers.get(engine)
+    return start(statement) if start is not None and is_instrumentation_enabled() else None
+
+
+def end_statement(span: Span | None, error: BaseException | None = None) -> None:
+    """The statement has ended; an error is told by its kind and its SQLSTATE."""
+    if span is None:
+        return
+    if error is not None:
+        span.set_status(Status(StatusCode.ERROR))
+        span.set_attribute(signals.ERROR_TYPE, type(error).__name__)
+        if code := getattr(error, "sqlstate", None):
+            span.set_attribute(signals.DB_STATUS_CODE, code)
+    span.end()
+
+
+def _spans_of(engine: Any) -> Callable[[str], Span]:
+    tracer, url = trace.get_tracer("email_service.sql"), engine.url
+    peer: dict[str, str | int] = {signals.DB_SYSTEM: engine.dialect.name, signals.DB_NAMESPACE: url.database or ""}
+    if url.host:
+        peer |= {signals.SERVER_ADDRESS: url.host, signals.SERVER_PORT: url.port or 5432}
 
     @lru_cache(maxsize=512)
     def described(statement: str) -> tuple[str, dict[str, str | int]]:
@@ -49,27 +73,24 @@ def _instrument(engine: Any) -> None:
         text = _SPACES.sub(" ", statement).strip()[:_TEXT_CHARACTERS_MAX]
         return summary, peer | {signals.DB_QUERY_SUMMARY: summary, signals.DB_QUERY_TEXT: text}
 
-    def before(_connection: Any, _cursor: Any, statement: str, _parameters: Any, context: Any, *_: Any) -> None:
-        if is_instrumentation_enabled():
-            name, attributes = described(statement)
-            setattr(context, _SPAN, tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes))
+    def start(statement: str) -> Span:
+        name, attributes = described(statement)
+        return tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
 
-    def after(_connection: Any, _cursor: Any, _statement: str, _parameters: Any, context: Any, *_: Any) -> None:
-        if (span := context.__dict__.pop(_SPAN, None)) is not None:
-            span.end()
+    return start
 
-    def failed(error: Any) -> None:
-        span = error.execution_context.__dict__.pop(_SPAN, None) if error.execution_context is not None else None
-        if span is not None:
-            span.set_status(Status(StatusCode.ERROR))
-            span.set_attribute(signals.ERROR_TYPE, type(error.original_exception).__name__)
-            if code := getattr(error.original_exception, "sqlstate", None):
-                span.set_attribute(signals.DB_STATUS_CODE, code)
-            span.end()
 
-    event.listen(engine, "before_cursor_execute", before)
-    event.listen(engine, "after_cursor_execute", after)
-    event.listen(engine, "handle_error", failed)
+def _before(connection: Any, _cursor: Any, statement: str, _parameters: Any, context: Any, *_: Any) -> None:
+    setattr(context, _SPAN, begin_statement(connection.engine, statement))
+
+
+def _after(_connection: Any, _cursor: Any, _statement: str, _parameters: Any, context: Any, *_: Any) -> None:
+    end_statement(context.__dict__.pop(_SPAN, None))
+
+
+def _failed(error: Any) -> None:
+    if error.execution_context is not None:
+        end_statement(error.execution_context.__dict__.pop(_SPAN, None), error.original_exception)
 
 
 def summary_of(statement: str) -> str:
