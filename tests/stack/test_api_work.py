@@ -9,6 +9,7 @@ import pytest
 from http_desk import Desk, application
 from kombu.exceptions import OperationalError
 from sqlalchemy import text
+from use_cases import statements
 
 NOBODY = str(uuid.UUID(int=1))
 
