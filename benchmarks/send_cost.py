@@ -25,6 +25,7 @@ from typing import Any, Final
 import aiohttp
 import psutil
 
+from fakemail.client import FakeMail
 from mailrig.clients import Account
 from mailrig.population import populate
 from mailrig.scenario import Population
@@ -75,6 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with Stack(options) as stack:
             population = Population(tenants=2, mailboxes=2, messages_per_mailbox=1, profile="small")
             accounts = populate(stack, population, seed=arguments.seed, evidence=None)
+            if arguments.delay_ms:
+                FakeMail(stack.control_url).put_fault("smtp.data", delay_ms=arguments.delay_ms)
             asyncio.run(_steps(stack, accounts, arguments))
     return 0
 
@@ -87,6 +90,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--rates", type=float, nargs="*", default=[60, 80, 100, 110, 120, 130, 140], help="further steps"
     )
     parser.add_argument("--concurrency", type=int, default=4, help="processes that run tasks (default: 4)")
+    parser.add_argument("--delay-ms", type=int, default=0, help="how long the mail server takes over DATA (default: 0)")
     parser.add_argument("--untraced", action="store_true", help="write no spans")
     parser.add_argument("--seed", type=int, default=7, help="of the arrivals (default: 7)")
     parser.add_argument("--json", type=Path, default=None, help="where to keep the figures")
