@@ -134,7 +134,7 @@ class Metric:
     kind: str
     labels: tuple[str, ...]
     help: str
-    #: The architecture document's name.
+    #: The architecture document's name; empty for what it does not promise.
     document: str
 
 
@@ -236,5 +236,82 @@ METRICS: Final = (
         labels=("queue",),
         document="queue.latency",
         help="Age of the oldest job that is due and that no worker has leased.",
+    ),
+    Metric(
+        name="mail_executions",
+        kind="counter",
+        labels=("task", "queue", "outcome"),
+        document="",
+        help="Executions that ended, those of killed processes included.",
+    ),
+    Metric(
+        name="mail_execution_errors",
+        kind="counter",
+        labels=("task", "queue", "error_type"),
+        document="",
+        help="Executions that ended with an error, by its type.",
+    ),
+    Metric(
+        name="mail_recipients",
+        kind="counter",
+        labels=("state",),
+        document="",
+        help="Recipients whose state is final: sent, failed or unknown.",
+    ),
+    Metric(
+        name="mail_smtp_replies",
+        kind="counter",
+        labels=("code",),
+        document="",
+        help="Recipients whose state is final, by the code of the reply that decided it.",
+    ),
+    Metric(
+        name="mail_step_seconds",
+        kind="histogram",
+        labels=("protocol", "step"),
+        document="",
+        help="How long one execution was in one step of SMTP or IMAP.",
+    ),
+    Metric(
+        name="mail_worker_capacity",
+        kind="gauge",
+        labels=("worker",),
+        document="",
+        help="Tasks that a worker can run at once now: its living processes, at most what it takes from the broker.",
+    ),
+    Metric(
+        name="mail_worker_cgroup_bytes",
+        kind="gauge",
+        labels=("worker", "kind"),
+        document="",
+        help="Memory of the worker's control group: current and limit; absent without one.",
+    ),
+    Metric(
+        name="mail_beat_tick_age_seconds",
+        kind="gauge",
+        labels=(),
+        document="",
+        help="Since beat's last tick.",
+    ),
+    Metric(
+        name="mail_dispatcher_round_age_seconds",
+        kind="gauge",
+        labels=("host",),
+        document="",
+        help="Since the last round of a host's dispatcher.",
+    ),
+    Metric(
+        name="mail_dispatcher_lag_seconds",
+        kind="gauge",
+        labels=(),
+        document="",
+        help="By how much the publish that has been due for longest is late; 0 when none is due.",
+    ),
+    Metric(
+        name="mail_build_info",
+        kind="gauge",
+        labels=("version",),
+        document="",
+        help="1, with the version of the exporter.",
     ),
 )
