@@ -41,7 +41,8 @@ class Evidence:
     folders: tuple[Row, ...] = ()
     #: What fakemail accepted, refused and spoilt.
     ledger: tuple[Row, ...] = ()
-    #: Flat: trace_id, span_id, parent_span_id or None, name, kind, start_ns, end_ns, status, service, attributes.
+    #: Flat: trace_id, span_id, parent_span_id or None, name, kind, start_ns, end_ns, status, service, attributes,
+    #: links (pairs of trace_id and span_id).
     spans: tuple[Row, ...] = ()
     #: Every message that was put into a mailbox before the run.
     seeded: tuple[Row, ...] = ()
@@ -107,6 +108,7 @@ def _flat(span: Row, service: Any) -> Row:
         "status": int(span.get("status", {}).get("code", 0)),
         "service": service,
         "attributes": _attributes(span),
+        "links": tuple((link["traceId"], link["spanId"]) for link in span.get("links", ())),
     }
 
 
