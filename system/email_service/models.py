@@ -208,6 +208,7 @@ class Job(Base):
         ),
         Index("jobs_client", "client_id", "state"),
         Index("jobs_finished", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
+        Index("jobs_apart", "apart_xid", "id", postgresql_where=text("apart_xid IS NOT NULL")),
     )
     #: Also Celery's task id.
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
@@ -248,6 +249,11 @@ class Job(Base):
     executions: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     failures: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     settled_xid: Mapped[str | None] = mapped_column(Xid8)
+    #: Set when no execution's end settled it: its client was deleted, or what was unknown is proven.
+    apart_xid: Mapped[str | None] = mapped_column(Xid8)
+    #: What such a proof has overwritten: who counted it as unknown must find it so again.
+    unknown_xid: Mapped[str | None] = mapped_column(Xid8)
+    unknown_error_type: Mapped[str | None]
 
 
 class Execution(Base):
@@ -282,6 +288,8 @@ class Execution(Base):
     parent_span_id: Mapped[str | None]
     pss_before_bytes: Mapped[int | None] = mapped_column(BigInteger)
     pss_peak_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    #: Seconds by step of SMTP and IMAP (see ``steps``); null when it was killed.
+    steps: Mapped[dict[str, Any] | None]
     ended_xid: Mapped[str | None] = mapped_column(Xid8)
 
 
@@ -299,6 +307,8 @@ class Recipient(Base):
     reply_code: Mapped[int | None]
     #: What the server said, on one line.
     reply_text: Mapped[str | None]
+    #: It was unknown when its job was settled, and proven later.
+    was_unknown: Mapped[bool] = mapped_column(server_default=text("false"))
     updated_at: Mapped[datetime] = _now()
 
 

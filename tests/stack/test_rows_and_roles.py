@@ -238,6 +238,7 @@ SYSTEM_READS = {
     },
     "email_attachments": {"id", "tenant_id", "message_id", "blob_key", "created_at"},
     "metric_totals": {"sample", "labels", "value", "last_xid", "folded_xid"},
+    "recipients": {"job_id", "state", "reply_code", "was_unknown"},
 }  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from opentelemetry.trace import Span, SpanKind, StatusCode
 from email_service.errors import ConnectError, ImapError, MailServerError
 from email_service.imap.replies import readable
 from email_service.signals import ERROR_TYPE
+from email_service.steps import measured
 
 #: Response codes (RFC 5530 section 3; THROTTLED is Exchange's) that say whether a later try may succeed.
 _CODES_TRANSIENT: Final = frozenset({"INUSE", "LIMIT", "OVERQUOTA", "SERVERBUG", "THROTTLED", "UNAVAILABLE"})
@@ -118,9 +119,12 @@ def span(name: str, attributes: Mapping[str, str | int]) -> Iterator[Span]:
 
     Never around a ``yield`` of ours: a generator may go on in another context.
     """
-    with _TRACER.start_as_current_span(
-        name, kind=SpanKind.CLIENT, attributes=attributes, record_exception=False, set_status_on_exception=False
-    ) as span:
+    with (
+        measured(name),
+        _TRACER.start_as_current_span(
+            name, kind=SpanKind.CLIENT, attributes=attributes, record_exception=False, set_status_on_exception=False
+        ) as span,
+    ):
         try:
             yield span
         except Exception as err:

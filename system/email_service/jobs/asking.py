@@ -90,6 +90,7 @@ _ABANDON: Final = text(
     )
     UPDATE jobs SET error_type = :error_type, finished_at = clock_timestamp(), next_publish_at = NULL,
            lease_until = NULL, lease_execution_id = NULL, settled_xid = pg_current_xact_id(),
+           apart_xid = pg_current_xact_id(),
            state = CASE WHEN reached THEN 'succeeded' ELSE 'failed' END,
            outcome = CASE WHEN reached THEN 'partial' ELSE 'failed' END
     FROM (

@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
 from email_service.errors import LeaseLostError
+from email_service.jobs.dying import ended_here
 from email_service.jobs.shapes import CHANNEL, Delivery, Ending, Holder, Lease
 from email_service.tenancy import SYSTEM, Scope, run
 
@@ -38,7 +39,7 @@ _LEASE_SQL: Final = """
         FROM claimed
         RETURNING id
     )
-    SELECT claimed.*, (SELECT count(*) FROM vanished)
+    SELECT claimed.*, (SELECT count(*) FROM vanished) AS vanished, (SELECT count(*) FROM vanished)
            + (SELECT count(*) FROM executions e WHERE e.job_id = claimed.id AND e.outcome = 'killed'
               AND e.error_type IS DISTINCT FROM 'shutdown') AS lost
     FROM claimed
@@ -53,7 +54,8 @@ def lease(
 ) -> Lease | None:
     """Take the job for ``lease_s`` seconds if it is due, unsettled and unleased; None otherwise.
 
-    Executions of the job that are still open are then known to be dead (their lease has run out) and marked killed.
+    Executions of the job that are still open are then known to be dead (their lease has run out) and marked killed;
+    the caller writes their spans when it has committed.
     """
     rows = run(
         session,
@@ -74,6 +76,7 @@ def lease(
         traceparent=row.traceparent, ordinal=row.executions, failures=row.failures, lost=row.lost,
         created_at=row.created_at, due_at=row.due_at, started_at=delivery.started_at,
         pss_before_bytes=delivery.pss_before_bytes, so_far=row.result,
+        vanished=ended_here(session) if row.vanished else (),
     )  # fmt: skip
 
 
@@ -129,7 +132,7 @@ def progress(
 _END: Final = """
     , ended AS (
         UPDATE executions SET ended_at = :ended, outcome = :execution_outcome, error_type = :error_type,
-               pss_peak_bytes = :pss, ended_xid = pg_current_xact_id()
+               pss_peak_bytes = :pss, steps = :steps, ended_xid = pg_current_xact_id()
         WHERE id = :execution AND EXISTS (SELECT 1 FROM freed)
         RETURNING id
     )
@@ -147,7 +150,7 @@ _FINISH: Final = text(
     )
     """  # noqa: S608  # both halves are constants
     + _END
-).bindparams(bindparam("result", type_=JSONB(none_as_null=True)))
+).bindparams(bindparam("result", type_=JSONB(none_as_null=True)), bindparam("steps", type_=JSONB(none_as_null=True)))
 _RESCHEDULE: Final = text(
     """
     WITH freed AS (
@@ -159,7 +162,7 @@ _RESCHEDULE: Final = text(
     )
     """  # noqa: S608  # both halves are constants
     + _END
-)
+).bindparams(bindparam("steps", type_=JSONB(none_as_null=True)))
 
 
 def finish(
@@ -201,7 +204,7 @@ def _end(session: Session, statement: Any, lease: Lease, ending: Ending, values:
     values |= {
         "job": lease.job_id, "execution": lease.execution_id, "ended": ending.ended_at,
         "execution_outcome": ending.outcome, "error_type": ending.error_type, "error_detail": ending.error_detail,
-        "pss": ending.pss_peak_bytes,
+        "pss": ending.pss_peak_bytes, "steps": dict(ending.steps),
     }  # fmt: skip
     if run(session, statement, values)[0].count != 1:
         raise LeaseLostError(f"job {lease.job_id}, execution {lease.ordinal}")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
@@ -84,6 +84,32 @@ class Delivery:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Dead:
+    """An execution that its process could not end, as whoever ended its row tells it: what its span is made of."""
+
+    execution_id: uuid.UUID
+    job_id: uuid.UUID
+    tenant_id: str
+    name: str
+    queue: str
+    ordinal: int
+    node: str
+    pid: int
+    span_id: str
+    #: W3C trace context of the job's creation.
+    traceparent: str | None
+    outcome: str
+    error_type: str | None
+    received_at: datetime
+    started_at: datetime
+    #: The later of the job's creation and the time when this execution was due.
+    due_at: datetime
+    #: When its row was ended for it, by the database's clock, or by itself.
+    ended_at: datetime
+    pss_before_bytes: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Lease:
     """The right to run a job, and the execution that does."""
 
@@ -107,6 +133,8 @@ class Lease:
     pss_before_bytes: int | None
     #: What earlier executions told by ``progress``.
     so_far: Mapping[str, Any] | None = None
+    #: Earlier executions that this lease found dead and ended: their spans are to be written once it is committed.
+    vanished: Sequence[Dead] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,3 +148,5 @@ class Ending:
     #: What the error said, for the tenant who owns the job; kept on the job row, cut.
     error_detail: str | None = None
     pss_peak_bytes: int | None = None
+    #: Seconds by step of SMTP and IMAP.
+    steps: Mapping[str, float] = field(default_factory=dict)

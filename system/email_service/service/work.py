@@ -7,8 +7,8 @@ import ssl
 import threading
 import time
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, TypeVar
 
@@ -21,6 +21,7 @@ from email_service.config import Settings
 from email_service.errors import DatabaseError, PermissionDeniedError
 from email_service.jobs import Ending, Lease
 from email_service.models import Credential, EmailClient
+from email_service.steps import begin as begin_steps
 from email_service.tenancy import Database, Scope, run
 from email_service.vault import SealedCredential, Secret, Vault
 
@@ -56,6 +57,8 @@ class Work:
 
     tools: Tools
     lease: Lease
+    #: Seconds by step of SMTP and IMAP: begins to fill when this is made, in the context that does the work.
+    steps: Mapping[str, float] = field(default_factory=begin_steps, repr=False)
 
     def ending(self, outcome: str, error_type: str | None = None, *, error_detail: str | None = None) -> Ending:
         """How this execution ends, now."""
@@ -65,6 +68,7 @@ class Work:
             error_type=error_type,
             error_detail=error_detail,
             pss_peak_bytes=self.tools.pss_bytes(),
+            steps={name: round(seconds, 6) for name, seconds in self.steps.items()},
         )
 
 

@@ -11,6 +11,7 @@ from opentelemetry.trace import Span, SpanKind, StatusCode
 from email_service.errors import SmtpError
 from email_service.signals import ERROR_TYPE, SERVER_ADDRESS, SERVER_PORT, SMTP_REPLY_CODE
 from email_service.smtp.endpoint import SmtpEndpoint
+from email_service.steps import measured
 
 TRACER = trace.get_tracer("email_service.smtp")
 
@@ -23,13 +24,16 @@ def client_span(
     peer: dict[str, str | int | bool] = {}
     if endpoint is not None:
         peer = {SERVER_ADDRESS: endpoint.host, SERVER_PORT: endpoint.port}
-    with TRACER.start_as_current_span(
-        name,
-        kind=SpanKind.CLIENT,
-        attributes={**peer, **(attributes or {})},
-        record_exception=False,
-        set_status_on_exception=False,
-    ) as span:
+    with (
+        measured(name),
+        TRACER.start_as_current_span(
+            name,
+            kind=SpanKind.CLIENT,
+            attributes={**peer, **(attributes or {})},
+            record_exception=False,
+            set_status_on_exception=False,
+        ) as span,
+    ):
         try:
             yield span
         except Exception as err:

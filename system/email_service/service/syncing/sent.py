@@ -54,7 +54,7 @@ _PROVEN: Final = text(
     """
 )
 _SENT: Final = text(
-    "UPDATE recipients SET state = 'sent', updated_at = clock_timestamp() "
+    "UPDATE recipients SET state = 'sent', was_unknown = true, updated_at = clock_timestamp() "
     "WHERE job_id = ANY(:jobs) AND tenant_id = :tenant AND state = 'unknown'"
 )
 _SETTLED: Final = text(
@@ -62,7 +62,8 @@ _SETTLED: Final = text(
     UPDATE jobs j SET state = 'succeeded', outcome = c.outcome, error_type = NULL, error_detail = NULL,
         result = coalesce(j.result, '{}') || jsonb_build_object(
             'message_id', j.message_id, 'recipients_sent', c.sent, 'outcome', c.outcome),
-        settled_xid = pg_current_xact_id()
+        settled_xid = pg_current_xact_id(), apart_xid = pg_current_xact_id(), unknown_xid = j.settled_xid,
+        unknown_error_type = j.error_type
     FROM (SELECT job_id, count(*) FILTER (WHERE state = 'sent') AS sent,
                  CASE WHEN bool_or(state = 'failed') THEN 'partial' ELSE 'sent' END AS outcome
           FROM recipients WHERE job_id = ANY(:jobs) AND tenant_id = :tenant GROUP BY job_id
