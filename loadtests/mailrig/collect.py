@@ -38,18 +38,24 @@ class CollectError(RigError):
     """What a run has left behind can't be read."""
 
 
-def collect(evidence: Path, *, audit_url: str, redis_url: str, ledger: Iterable[Row]) -> None:
-    """What only a running stack can tell. The broker first: what it holds then must be in the rows read later."""
+def collect(
+    evidence: Path, *, audit_url: str, redis_url: str, ledger: Iterable[Row], tenants: Sequence[str] | None = None
+) -> None:
+    """What only a running stack can tell. The broker first: what it holds then must be in the rows read later.
+
+    With ``tenants``, the rows of others stay where they are; the ledger is the caller's to choose from.
+    """
     _write_broker(redis_url, evidence / "broker.json")
-    _write_rows(audit_url, evidence)
+    _write_rows(audit_url, evidence, tenants)
     write_lines(evidence / "ledger.jsonl", ledger)
 
 
-def complete(evidence: Path, *, span_dir: Path, processes: Iterable[Row], history: Sequence[Op]) -> None:
-    """What is whole only when all processes have ended."""
+def complete(evidence: Path, *, span_dir: Path | None, processes: Iterable[Row], history: Sequence[Op]) -> None:
+    """What is whole only when all processes have ended; without a ``span_dir`` nothing is known of spans."""
     ends = [*processes]
     write_lines(evidence / "processes.jsonl", ends)
-    _write_spans(span_dir, evidence, Deaths(ends, history, evidence))
+    if span_dir is not None:
+        _write_spans(span_dir, evidence, Deaths(ends, history, evidence))
 
 
 def write_lines(path: Path, rows: Iterable[Row]) -> int:
@@ -62,11 +68,12 @@ def write_lines(path: Path, rows: Iterable[Row]) -> int:
     return count
 
 
-def unsettled(audit_url: str) -> frozenset[str]:
-    """Ids of the jobs that have not reached a final state."""
-    query = "SELECT job_id FROM audit.jobs WHERE NOT (state = ANY(%s))"
+def unsettled(audit_url: str, tenants: Sequence[str] | None = None) -> frozenset[str]:
+    """Ids of the jobs, of these tenants or of all, that have not reached a final state."""
+    query = "SELECT job_id FROM audit.jobs WHERE NOT (state = ANY(%s)) AND (%s::text[] IS NULL OR tenant_id = ANY(%s))"
+    values = (list(signals.JOB_STATES_FINAL), *[None if tenants is None else list(tenants)] * 2)
     with _audit(audit_url) as connection:
-        return frozenset(row["job_id"] for row in connection.execute(query, (list(signals.JOB_STATES_FINAL),)))
+        return frozenset(row["job_id"] for row in connection.execute(query, values))
 
 
 @contextmanager
@@ -91,18 +98,24 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 # --- rows and broker --------------------------------------------------------------------------------------------------
 
 
-def _write_rows(audit_url: str, folder: Path) -> None:
+def _write_rows(audit_url: str, folder: Path, tenants: Sequence[str] | None) -> None:
     """Each view as a file, all as of one moment."""
     with _audit(audit_url) as connection:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         for view in VIEWS:
-            write_lines(folder / f"{view}.jsonl", _rows(connection, view))
+            write_lines(folder / f"{view}.jsonl", _rows(connection, view, tenants))
 
 
-def _rows(connection: psycopg.Connection[dict[str, Any]], view: str) -> Iterator[dict[str, Any]]:
+def _rows(
+    connection: psycopg.Connection[dict[str, Any]], view: str, tenants: Sequence[str] | None
+) -> Iterator[dict[str, Any]]:
+    chosen = "" if tenants is None else " WHERE tenant_id = ANY(%s)"
     with connection.cursor(name=f"read_{view}") as cursor:
         cursor.itersize = _CHUNK
-        cursor.execute(f"SELECT * FROM audit.{view}")  # noqa: S608  # one of VIEWS
+        cursor.execute(
+            f"SELECT * FROM audit.{view}{chosen}",  # noqa: S608  # one of VIEWS
+            None if tenants is None else (list(tenants),),
+        )
         yield from cursor
 
 

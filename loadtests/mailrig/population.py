@@ -17,7 +17,7 @@ from typing import Any, Final
 from fakemail.client import ControlError, FakeMail
 from mailrig.clients import Account
 from mailrig.scenario import Population, RigError
-from mailrig.stack import Stack
+from mailrig.stack import RunningStack
 
 #: The user of every tenant.
 USER: Final = "alice"
@@ -30,7 +30,7 @@ class PopulationError(RigError):
     """The product refused its own first users, or the fakes theirs."""
 
 
-def populate(stack: Stack, population: Population, *, seed: int, evidence: Path | None) -> list[Account]:
+def populate(stack: RunningStack, population: Population, *, seed: int, evidence: Path | None) -> list[Account]:
     """Make everything, and write down which mail was put where (``seeded.jsonl``).
 
     Raises:
@@ -50,7 +50,7 @@ def populate(stack: Stack, population: Population, *, seed: int, evidence: Path 
 
 
 def _tenant(
-    stack: Stack, population: Population, tenant: str, addresses: tuple[str, ...], seed: int
+    stack: RunningStack, population: Population, tenant: str, addresses: tuple[str, ...], seed: int
 ) -> tuple[Account, list[dict[str, Any]]]:
     stack.create_tenant(tenant)
     token = stack.token(tenant, USER)
@@ -80,7 +80,7 @@ def _seeded_rows(seeded: Mapping[str, Any], tenant: str, client_id: str, address
         }
 
 
-def _post_client(stack: Stack, tenant: str, token: str, address: str, password: str) -> str:
+def _post_client(stack: RunningStack, tenant: str, token: str, address: str, password: str) -> str:
     body = {
         "address": address,
         "username": address,
@@ -93,7 +93,7 @@ def _post_client(stack: Stack, tenant: str, token: str, address: str, password: 
     return str(answer["id"])
 
 
-def _post_attachment(stack: Stack, tenant: str, token: str, seed: int) -> str:
+def _post_attachment(stack: RunningStack, tenant: str, token: str, seed: int) -> str:
     boundary = uuid.uuid4().hex
     head = (
         f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="report-{seed}.pdf"\r\n'
@@ -128,7 +128,7 @@ def post(api_url: str, path: str, token: str, body: bytes, headers: Mapping[str,
         raise PopulationError(f"POST {path}: {err}") from err
 
 
-def write_stack_file(path: Path, stack: Stack, accounts: list[Account]) -> None:
+def write_stack_file(path: Path, stack: RunningStack, accounts: list[Account]) -> None:
     """Tell the load where the stack is; the file holds tokens, so only its owner may read it."""
     facts = {
         "api_url": stack.api_url,

@@ -33,7 +33,7 @@ from mailrig.runner.facts import facts_of, patched_service
 from mailrig.runner.interrupts import Stopped, stop_on_signals
 from mailrig.runner.scratch import scratch_folder
 from mailrig.runner.screen import Screen
-from mailrig.scenario import load_contract, load_mutant, load_scenario, with_overrides
+from mailrig.scenario import Mutant, Scenario, load_contract, load_mutant, load_scenario, with_overrides
 from mailrig.stack import Stack, StackOptions
 from mailrig.store import Run
 
@@ -84,14 +84,21 @@ def run(options: RunOptions) -> tuple[Run, Verdict]:
             concurrency=scenario.system.concurrency,
             seed=scenario.seed,
             ports=options.ports,
-            environment=mutant.environment if mutant else {},
+            environment=_environment(scenario, mutant),
             python_path=python_path,
             without=frozenset(mutant.without) if mutant else frozenset(),
         )
-        Experiment(scenario, folder, stack, scratch=scratch, screen=screen).conduct()
+        span_dir = scratch / "spans"
+        Experiment(scenario, folder, Stack(stack), spans=lambda _: span_dir, scratch=scratch, screen=screen).conduct()
         folder.write_json("run.json", {**facts, "ended_ns": time.time_ns()})
     screen.step("judging")
     return folder, check(folder)
+
+
+def _environment(scenario: Scenario, mutant: Mutant | None) -> dict[str, str]:
+    """What the service is told beyond where its neighbours are; a mutant's word counts more."""
+    sample = scenario.system.trace_sample
+    return {**({"MAIL_TRACE_SAMPLE": str(sample)} if sample < 1 else {}), **(mutant.environment if mutant else {})}
 
 
 def check(folder: Run) -> Verdict:
@@ -118,7 +125,8 @@ def standing(ports: Mapping[str, int], log_dir: Path, *, time_scale: float) -> I
         ports=ports,
     )
     stack_file = STATE_DIR / "stack.json"
-    with stack_up(options) as stack:
+    stack = Stack(options)
+    with stack_up(stack):
         accounts = populate(stack, scenario.population, seed=scenario.seed, evidence=None)
         write_stack_file(stack_file, stack, accounts)
         try:

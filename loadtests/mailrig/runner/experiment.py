@@ -26,7 +26,7 @@ from mailrig.runner.load import LoadError, LoadProcess
 from mailrig.runner.screen import Screen
 from mailrig.scenario import RigError, Scenario
 from mailrig.schedule import Arrival
-from mailrig.stack import MemorySampler, QueueSampler, Stack, StackOptions
+from mailrig.stack import MemorySampler, QueueSampler, RunningStack
 from mailrig.store import Run
 
 #: The load may take this much longer than its schedule and its drain before it is given up, seconds.
@@ -39,20 +39,23 @@ _TICK_S: Final = 0.1
 _SETTLE_EVERY_S: Final = 0.05
 
 
+#: Given the folder of evidence: where the run's span files are; None when nobody has any.
+Spans = Callable[[Path], Path | None]
+
+
 class FakesError(RigError):
     """The fakes' control API failed in the middle of a run."""
 
 
 @contextmanager
-def stack_up(options: StackOptions) -> Iterator[Stack]:
-    """A stack until the block ends; no signal interrupts the bringing down."""
-    stack = Stack(options)
+def stack_up(stack: RunningStack) -> Iterator[None]:
+    """The stack is up until the block ends; no signal interrupts the bringing down."""
     try:
         stack.start()
-        yield stack
+        yield
     except BaseException as err:
         with deferred():
-            stack.__exit__(type(err), err, err.__traceback__)
+            stack.stop_after(err)
         raise
     else:
         with deferred():
@@ -63,10 +66,10 @@ class Experiment:
     """One pass through a scenario."""
 
     def __init__(
-        self, scenario: Scenario, folder: Run, options: StackOptions, *, scratch: Path, screen: Screen
+        self, scenario: Scenario, folder: Run, stack: RunningStack, *, spans: Spans, scratch: Path, screen: Screen
     ) -> None:
-        self._scenario, self._folder, self._options = scenario, folder, options
-        self._screen = screen
+        self._scenario, self._folder, self._stack = scenario, folder, stack
+        self._spans, self._screen = spans, screen
         #: Holds tokens, so it is not among what a run keeps.
         self._stack_file = scratch / "stack.json"
         # In the folder: a rig that is killed leaves at least these.
@@ -84,7 +87,7 @@ class Experiment:
         """
         try:
             with self._history:
-                stack = self._phases()
+                self._phases()
         except ControlError as err:
             raise FakesError(f"fakemail: {err}") from err
         finally:
@@ -92,12 +95,13 @@ class Experiment:
             merged = merge_histories(parts, self._folder.path / "history.jsonl")
             for path in parts:
                 path.unlink()
-        complete(self._folder.evidence, span_dir=self._options.span_dir, processes=stack.records, history=merged)
-
-    def _phases(self) -> Stack:
         evidence = self._folder.evidence
+        complete(evidence, span_dir=self._spans(evidence), processes=self._stack.records, history=merged)
+
+    def _phases(self) -> None:
+        evidence, stack = self._folder.evidence, self._stack
         self._phase("up", "bringing the stack up")
-        with stack_up(self._options) as stack, ExitStack() as samplers:
+        with stack_up(stack), ExitStack() as samplers:
             for line in stack.leftovers:
                 self._screen.step(line)
             self._phase("population", "making tenants, mailboxes and mail")
@@ -111,15 +115,16 @@ class Experiment:
             ledger = FakeMail(stack.control_url).ledger()
             collect(evidence, audit_url=stack.audit_url, redis_url=stack.redis_url, ledger=ledger)
             self._phase("down", "bringing the stack down")
-        return stack
 
     def _phase(self, name: str, text: str, *, time_ns: int | None = None) -> None:
         self._history.append("info", "phase", {"name": name}, time_ns=time_ns)
         self._screen.step(text)
 
-    def _start_samplers(self, stack: Stack, running: ExitStack) -> QueueSampler:
+    def _start_samplers(self, stack: RunningStack, running: ExitStack) -> QueueSampler:
         queues = QueueSampler(stack.redis_url, self._folder.evidence / "queues.jsonl")
-        memory = MemorySampler(stack.worker_processes, self._folder.evidence / "memory.jsonl")
+        memory = MemorySampler(
+            stack.worker_memory, self._folder.evidence / "memory.jsonl", every_s=stack.memory_every_s
+        )
         for sampler in (queues, memory):
             sampler.start()
             running.callback(sampler.stop)
@@ -127,7 +132,7 @@ class Experiment:
 
     # --- load and nemesis ---
 
-    def _load(self, stack: Stack, queues: QueueSampler) -> None:
+    def _load(self, stack: RunningStack, queues: QueueSampler) -> None:
         scenario_file = self._folder.path / "scenario.toml"
         FakeMail(stack.control_url).put_faults([dict(fault) for fault in self._scenario.faults])
         with (
@@ -143,7 +148,7 @@ class Experiment:
             running.callback(agent.stop)
             self._watch(load, agent, stack, queues)
 
-    def _watch(self, load: LoadProcess, agent: Agent, stack: Stack, queues: QueueSampler) -> None:
+    def _watch(self, load: LoadProcess, agent: Agent, stack: RunningStack, queues: QueueSampler) -> None:
         """Until Locust ends, which is after the last completion or after the drain's time."""
         times = self._scenario.load
         deadline_s = time.monotonic() + times.total_s + self._scenario.drain_timeout_s + LOAD_SLACK_S
@@ -178,7 +183,7 @@ class Experiment:
         agent.start(age_s=age_s)
         self._screen.step(f"warm-up: {self._scenario.load.warmup_s:g} s")
 
-    def _heal(self, agent: Agent, stack: Stack) -> None:
+    def _heal(self, agent: Agent, stack: RunningStack) -> None:
         """No more faults, and time to settle: safety was judged while it was broken, liveness is from here on."""
         self._phase("heal", "healing")
         agent.stop()
@@ -193,9 +198,9 @@ class Experiment:
         now_s = time.monotonic()
         if not self._drained_by_s or queues.unacked or any(queues.ready.values()):
             self._moved_s = now_s
-        return "dispatcher" in self._options.without and now_s - self._moved_s > STILL_S
+        return "dispatcher" in self._stack.without and now_s - self._moved_s > STILL_S
 
-    def _drain(self, stack: Stack, accounts: list[Account], queues: QueueSampler) -> None:
+    def _drain(self, stack: RunningStack, accounts: list[Account], queues: QueueSampler) -> None:
         """Everything that was accepted is settled, then each mailbox is read once more."""
         stuck = self._settle(stack, queues, until_s=self._drained_by_s)
         for number, (tenant, client) in enumerate(
@@ -209,7 +214,7 @@ class Experiment:
         self._settle(stack, queues, until_s=time.monotonic() + FINAL_SYNC_S, except_for=stuck)
 
     def _settle(
-        self, stack: Stack, queues: QueueSampler, *, until_s: float, except_for: frozenset[str] = frozenset()
+        self, stack: RunningStack, queues: QueueSampler, *, until_s: float, except_for: frozenset[str] = frozenset()
     ) -> frozenset[str]:
         """Wait for all jobs but some; answers which are not settled at the end."""
         while (left := unsettled(stack.audit_url) - except_for) and time.monotonic() < until_s:
@@ -221,7 +226,7 @@ class Experiment:
             self._tick.wait(_SETTLE_EVERY_S)
         return left
 
-    def _final_sync(self, stack: Stack, account: Account, arrival: Arrival) -> None:
+    def _final_sync(self, stack: RunningStack, account: Account, arrival: Arrival) -> None:
         now_ns = time.time_ns()
         call = call_for(arrival, account, seed=self._scenario.seed, intended_ns=now_ns, session="final")
         value = {**call.value, "lag_ns": 0}

@@ -34,6 +34,7 @@ def facts_of(scenario: Scenario, mutant: Mutant | None, started: datetime) -> di
         "started_ns": int(started.timestamp() * 1e6) * 1000,
         "ended_ns": None,
         "mutant": mutant.name if mutant else None,
+        "trace_sample": scenario.system.trace_sample,
         "host": {
             "system": platform.system(),
             "machine": platform.machine(),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mailrig.scenario import RigError
-from mailrig.stack import Part, Stack, end
+from mailrig.stack import Part, RunningStack, end
 
 #: Locust gets this long to write down what was under way, seconds.
 STOP_GRACE_S: Final = 3.0
@@ -67,7 +67,7 @@ class HistoryTail:
 class LoadProcess:
     """A headless Locust that runs a scenario against a stack."""
 
-    def __init__(self, stack: Stack, *, stack_file: Path, scenario_file: Path, history: Path) -> None:
+    def __init__(self, stack: RunningStack, *, stack_file: Path, scenario_file: Path, history: Path) -> None:
         env = {
             **os.environ,
             "MAILRIG_STACK": str(stack_file.absolute()),

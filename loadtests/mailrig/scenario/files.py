@@ -68,6 +68,7 @@ def parse_scenario(text: str, file: Path) -> Scenario:
         system=System(
             time_scale=system.number("time_scale", default=1.0, minimum=0.05, maximum=1),
             concurrency=system.integer("concurrency", default=4, minimum=1),
+            trace_sample=system.number("trace_sample", default=1.0, maximum=1),
         ),
         faults=tuple(_fault(table) for table in top.tables("fault")),
         nemesis=tuple(_nemesis(table) for table in top.tables("nemesis")),
@@ -81,8 +82,10 @@ def parse_scenario(text: str, file: Path) -> Scenario:
     return scenario
 
 
-def with_overrides(scenario: Scenario, *, seed: int | None = None, nemesis: Sequence[str] = ()) -> Scenario:
-    """The scenario with another seed and with more faults, each ``ACTION@SECONDS``; its text says so too.
+def with_overrides(
+    scenario: Scenario, *, seed: int | None = None, nemesis: Sequence[str] = (), time_scale: float | None = None
+) -> Scenario:
+    """The scenario with another seed, time scale and more faults, each ``ACTION@SECONDS``; its text says so too.
 
     Raises:
         ScenarioError: an action is not known, or its time is not a number.
@@ -90,6 +93,9 @@ def with_overrides(scenario: Scenario, *, seed: int | None = None, nemesis: Sequ
     text = scenario.text
     if seed is not None:
         text = re.sub(r"(?m)^seed\s*=\s*\S+", f"seed = {seed}", text, count=1)
+    if time_scale is not None:
+        text = re.sub(r"(?m)^time_scale\s*=.*\n", "", text, count=1)
+        text = re.sub(r"(?m)^\[system\].*$", f"[system]\ntime_scale = {time_scale}", text, count=1)
     for argument in nemesis:
         action, _, at_s = argument.partition("@")
         if action not in NEMESIS_ACTIONS or not re.fullmatch(r"\d+(\.\d+)?", at_s):

@@ -70,10 +70,12 @@ class Population:
     messages_per_mailbox: int
     #: fakemail's size profile.
     profile: str
+    #: Names of the tenants, where others have tenants too; empty for the usual ones.
+    names: tuple[str, ...] = ()
 
     def tenant_names(self) -> tuple[str, ...]:
         """The tenants, in their order."""
-        return tuple(_TENANTS[i] if i < len(_TENANTS) else f"tenant{i}" for i in range(self.tenants))
+        return self.names or tuple(_TENANTS[i] if i < len(_TENANTS) else f"tenant{i}" for i in range(self.tenants))
 
     def addresses(self) -> tuple[tuple[str, ...], ...]:
         """The mailboxes of each tenant."""
@@ -89,6 +91,8 @@ class System:
 
     time_scale: float
     concurrency: int
+    #: Share of the traces that are recorded.
+    trace_sample: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,12 +5,14 @@ Embedded processes by default; REDIS_URL and DATABASE_URL put servers of yours i
 processes   start, know, wait for and end processes
 leftovers   what a rig has started, on disk; the end of what killed rigs left
 parts       valkey and postgres: programs, options, readiness; servers of yours
+running     what a run needs of a stack, whoever started it
 stack       all parts together, kept alive
 samplers    the broker's queues and the workers' memory while a run goes on
 """
 
 from mailrig.stack.processes import Part, StackError, end
+from mailrig.stack.running import RunningStack
 from mailrig.stack.samplers import MemorySampler, QueueSampler
 from mailrig.stack.stack import Stack, StackOptions
 
-__all__ = ["MemorySampler", "Part", "QueueSampler", "Stack", "StackError", "StackOptions", "end"]
+__all__ = ["MemorySampler", "Part", "QueueSampler", "RunningStack", "Stack", "StackError", "StackOptions", "end"]

@@ -28,7 +28,8 @@ STEPS: Final = ("", "\x06\x162", "\x06\x165", "\x06\x167")
 #: What has not changed is written down this often, a change always: a longer hold would look like a gap.
 IDLE_EVERY_S: Final = 0.05
 _QUEUE_EVERY_S: Final = 0.02
-_MEMORY_EVERY_S: Final = 0.5
+#: Between two readings of our own workers' memory, seconds.
+MEMORY_EVERY_S: Final = 0.5
 _BROKER_TIMEOUT_S: Final = 2.0
 
 #: KEYS: the lists, queue by queue, then the two of what is delivered and not acknowledged. ARGV: lists per queue.
@@ -166,13 +167,14 @@ def _nanoseconds(score: bytes) -> int:
 class MemorySampler(_Sampler):
     """PSS, RSS and USS of each worker process; PSS counts a shared page once for all who share it."""
 
-    def __init__(self, processes: Callable[[], Iterable[tuple[int, str]]], path: Path) -> None:
-        super().__init__(path, every_s=_MEMORY_EVERY_S, idle_s=0.0)
-        self._processes = processes
+    def __init__(
+        self, read: Callable[[], Iterable[dict[str, Any]]], path: Path, *, every_s: float = MEMORY_EVERY_S
+    ) -> None:
+        super().__init__(path, every_s=every_s, idle_s=0.0)
+        self._read = read
 
     def _sample(self) -> dict[str, Any]:
-        rows = [row for pid, kind in self._processes() if (row := memory_of(pid, kind)) is not None]
-        return {"time_ns": time.time_ns(), "processes": rows}
+        return {"time_ns": time.time_ns(), "processes": list(self._read())}
 
 
 def memory_of(pid: int, kind: str) -> dict[str, Any] | None:

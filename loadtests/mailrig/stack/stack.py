@@ -35,6 +35,7 @@ from mailrig.stack.processes import (
     note_end,
     wait_until,
 )
+from mailrig.stack.samplers import MEMORY_EVERY_S, memory_of
 
 #: Long-running kinds of ``python -m email_service``.
 SERVICES: Final = ("api", "worker", "beat", "dispatcher", "exporter")
@@ -94,6 +95,8 @@ class Stack:
         self.api_url = self.exporter_url = self.control_url = self.redis_url = self.audit_url = ""
         self.smtp: tuple[str, int] = ("", 0)
         self.imap: tuple[str, int] = ("", 0)
+        self.without: frozenset[str] = options.without
+        self.memory_every_s = MEMORY_EVERY_S
         self._lock = threading.RLock()
         self._all: list[Part] = []
         self._now: dict[str, Part] = {}
@@ -113,7 +116,7 @@ class Stack:
         try:
             self.start()
         except BaseException as err:
-            self._stop_after(err)
+            self.stop_after(err)
             raise
         return self
 
@@ -121,9 +124,9 @@ class Stack:
         if err is None:
             self.stop()
         else:
-            self._stop_after(err)
+            self.stop_after(err)
 
-    def _stop_after(self, err: BaseException) -> None:
+    def stop_after(self, err: BaseException) -> None:
         """Bring all down without losing what went wrong first."""
         try:
             self.stop()
@@ -408,10 +411,14 @@ class Stack:
         return children(pid) if pid else []
 
     def worker_processes(self) -> list[tuple[int, str]]:
-        """Pids with their kind, for the memory sampler."""
+        """Pids with their kind."""
         pid = self.worker_pid
         main = [(pid, "worker-main")] if pid else []
         return main + [(child, "worker-child") for child in self.worker_children()]
+
+    def worker_memory(self) -> list[dict[str, Any]]:
+        """What each of them takes; whoever has ended meanwhile has no row."""
+        return [row for pid, kind in self.worker_processes() if (row := memory_of(pid, kind)) is not None]
 
     # --- hurting ---
 

@@ -15,7 +15,7 @@ from mailrig.runner import experiment
 from mailrig.runner.interrupts import Stopped
 from mailrig.runner.screen import Screen
 from mailrig.scenario import load_contract, load_scenario
-from mailrig.stack import StackError, StackOptions
+from mailrig.stack import StackError
 from mailrig.store import Run
 
 
@@ -24,9 +24,9 @@ class Stack:
 
     error: BaseException | None = None
 
-    def __init__(self, options):
-        self.options, self.done, self.broken = options, [], None
-        self.leftovers, self.records = [], []
+    def __init__(self):
+        self.done, self.broken = [], None
+        self.leftovers, self.records, self.without = [], [], frozenset()
         type(self).last = self
 
     def start(self):
@@ -37,20 +37,21 @@ class Stack:
     def stop(self):
         self.done.append("stop")
 
-    def __exit__(self, *_):
+    def stop_after(self, _):
         self.stop()
 
 
 @pytest.fixture
 def made(monkeypatch, tmp_path):
     """An experiment with the stack above."""
-    monkeypatch.setattr(experiment, "Stack", Stack)
     monkeypatch.setattr(Stack, "error", None)
     scenario = load_scenario("smoke")
     folder = Run.create(tmp_path / "runs", scenario, load_contract(), started=datetime.now(UTC))
-    options = StackOptions(log_dir=folder.logs, span_dir=tmp_path / "spans", state_dir=tmp_path)
-    screen = Screen(io.StringIO())
-    return experiment.Experiment(scenario, folder, options, scratch=tmp_path, screen=screen), folder
+    stack, screen = Stack(), Screen(io.StringIO())
+    course = experiment.Experiment(
+        scenario, folder, stack, spans=lambda _: tmp_path / "spans", scratch=tmp_path, screen=screen
+    )
+    return course, folder
 
 
 @pytest.mark.parametrize("error", [StackError("port taken"), Stopped(signal.SIGINT), AssertionError("a defect")])

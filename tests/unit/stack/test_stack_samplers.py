@@ -137,7 +137,7 @@ def test_a_sampler_that_never_began_can_be_stopped(tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="PSS is Linux's")
 def test_a_process_has_pss_between_uss_and_rss(tmp_path):
-    sampler = MemorySampler(lambda: [(os.getpid(), "worker-main")], tmp_path / "m.jsonl")
+    sampler = MemorySampler(lambda: [memory_of(os.getpid(), "worker-main")], tmp_path / "m.jsonl")
     sampler.start()
     sampler.stop()
     (row,) = lines(tmp_path / "m.jsonl")[0]["processes"]
