@@ -3,7 +3,8 @@
 A child that is gone can't end its execution, and its lease would hold the job until it ran out: on another host nobody
 could tell that it is dead. So the main process does it: for a child that was lost, for one that it kills at the hard
 time limit, and for what a stopping worker cuts off. It opens a connection for that and closes it again, because a child
-that is forked later must not inherit one. A database that is away costs the wait for the lease, no more.
+that is forked later must not inherit one. A database that is away costs the wait for the lease, no more. The dead wrote
+no span of their execution either: it is written here, once its row is ended.
 Called by Celery (``JobRequest``) and by worker.
 """
 
@@ -13,7 +14,7 @@ import logging
 import os
 import signal
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from billiard.einfo import ExceptionWithTraceback
@@ -26,6 +27,7 @@ from sqlalchemy.orm import Session
 from email_service import jobs, policy, telemetry
 from email_service.config import Settings
 from email_service.errors import DatabaseError
+from email_service.jobs import Dead
 from email_service.tenancy import SYSTEM, Database
 
 _log = logging.getLogger(__name__)
@@ -60,28 +62,31 @@ class JobRequest(Request):  # type: ignore[misc]  # Celery ships no types
     def _end_execution(self, error_type: str, *, publish_s: float) -> None:
         settings: Settings = self._app.settings
 
-        def end(session: Session) -> int:
-            freed = jobs.cut_off(
-                session,
-                host=settings.host,
-                node=settings.node,
-                pids=[self.worker_pid],
-                error_type=error_type,
-                publish_s=publish_s,
-                only=uuid.UUID(self.id),
+        job_id, where = uuid.UUID(self.id), {"host": settings.host, "node": settings.node}
+
+        def end(session: Session) -> Sequence[Dead]:
+            cut = jobs.cut_off(
+                session, **where, pids=[self.worker_pid], error_type=error_type, publish_s=publish_s, only=job_id
             )
-            return len(freed)
+            return cut or _unwritten(jobs.last_of(session, job_id, **where, pid=self.worker_pid))
 
         tenant_id = (self.kwargs or {}).get("tenant_id") or SYSTEM.tenant_id
-        with telemetry.log_context(task_id=self.id, tenant_id=tenant_id, pid=self.worker_pid, error_type=error_type):
+        with telemetry.log_context(
+            task_id=self.id,
+            task=self.name.rpartition(".")[2],
+            traceparent=self.request_dict.get("traceparent"),
+            tenant_id=tenant_id,
+            child_pid=self.worker_pid,
+            error_type=error_type,
+        ):
             _log.error("%s lost its process (%s)", self.name, error_type)
-            _commit(settings, end)
+            jobs.tell(_commit(settings, end))
 
 
 def put_back(settings: Settings, alive: Callable[[int, int], bool]) -> int:
     """A worker has stopped: what it cut off is due at once, for others; answers how many executions that were."""
 
-    def free(session: Session) -> int:
+    def free(session: Session) -> Sequence[Dead]:
         left = session.execute(
             text(
                 "SELECT pid, process_start_ns FROM executions WHERE outcome IS NULL AND host = :host AND node = :node"
@@ -89,33 +94,37 @@ def put_back(settings: Settings, alive: Callable[[int, int], bool]) -> int:
             {"host": settings.host, "node": settings.node},
         )
         dead = [row.pid for row in left if not alive(row.pid, row.process_start_ns)]
-        return len(
-            jobs.cut_off(
-                session, host=settings.host, node=settings.node, pids=dead, error_type="shutdown", publish_s=0.0
-            )
+        return jobs.cut_off(
+            session, host=settings.host, node=settings.node, pids=dead, error_type="shutdown", publish_s=0.0
         )
 
-    count = _commit(settings, free)
-    if count:
-        _log.warning("put back %d tasks that this worker could not finish", count)
-    return count
+    cut = _commit(settings, free)
+    jobs.tell(cut)
+    if cut:
+        _log.warning("put back %d tasks that this worker could not finish", len(cut))
+    return len(cut)
 
 
-def _commit(settings: Settings, change: Callable[[Session], int]) -> int:
+def _unwritten(last: Dead | None) -> Sequence[Dead]:
+    """An execution whose process died after its commit and before its span's end: known to have ended, not seen to."""
+    return () if last is None or telemetry.wrote(last.pid, last.span_id) else (last,)
+
+
+def _commit(settings: Settings, change: Callable[[Session], Sequence[Dead]]) -> Sequence[Dead]:
     """Change rows on a connection of its own; a database that is away is logged and no more."""
     name = f"mailrig:{os.getpid()}"
     database = Database(settings.database_system_url, pool_size=1, max_overflow=0, application_name=name)
     try:
         with database.session(SYSTEM) as session:
             session.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'"))
-            count = change(session)
+            ended = change(session)
             session.commit()
     except DatabaseError as err:
         _log.warning("database is away (%s): the leases of dead processes end by themselves", err.code)
-        return 0
+        return ()
     finally:
         database.dispose()
-    return count
+    return ended
 
 
 def _is_death(err: BaseException) -> bool:

@@ -58,6 +58,7 @@ class _PutOff:
     """A running job that is about to wait in its row."""
 
     work: Work
+    span: Span
     error: MailServiceError
     failed: bool
 
@@ -87,7 +88,13 @@ class MailTask(Task):  # type: ignore[misc]  # Celery ships no types
             raise Ignore
         work = Work(tools=runtime.tools, lease=lease)
         with (
-            telemetry.log_context(task_id=str(lease.job_id), tenant_id=lease.scope.tenant_id, attempt=lease.ordinal),
+            telemetry.log_context(
+                task_id=str(lease.job_id),
+                task=self.short_name,
+                execution_id=str(lease.execution_id),
+                ordinal=lease.ordinal,
+                tenant_id=lease.scope.tenant_id,
+            ),
             telemetry.process_span(
                 queue=lease.queue,
                 task_id=str(lease.job_id),
@@ -103,7 +110,7 @@ class MailTask(Task):  # type: ignore[misc]  # Celery ships no types
                 started_ns=_ns(lease.started_at),
             ) as span,
         ):
-            _log.info("Task %s starting", self.short_name)
+            telemetry.task_starting(self.short_name, str(lease.job_id), **_waits(lease, received_ns))
             return self._run(work, rule, span)
 
     def apply_async(self, *args: Any, **options: Any) -> Any:
@@ -116,8 +123,19 @@ class MailTask(Task):  # type: ignore[misc]  # Celery ships no types
         if put_off is None:
             return super().apply_async(*args, **options)
         _reschedule(put_off, delay_s=float(options["countdown"]))
+        _mark(put_off.work, put_off.span, "retry", put_off.error.code)
+        lease = put_off.work.lease
         if put_off.work.tools.settings.retry_mode == "eta":
-            return super().apply_async(*args, **options)
+            with telemetry.publish_span(
+                lease.queue,
+                str(lease.job_id),
+                lease.name,
+                tenant_id=lease.scope.tenant_id,
+                kind="client",
+                parent=lease.traceparent,
+                link=telemetry.traceparent(put_off.span),
+            ):
+                return super().apply_async(*args, **options)
         return self.AsyncResult(options["task_id"])
 
     def on_failure(self, exc: BaseException, task_id: str, _args: Any, kwargs: Mapping[str, Any], _einfo: Any) -> None:
@@ -129,6 +147,8 @@ class MailTask(Task):  # type: ignore[misc]  # Celery ships no types
         code = exc.code if isinstance(exc, MailServiceError) else type(exc).__name__
         with telemetry.log_context(
             task_id=task_id,
+            task=self.short_name,
+            traceparent=_creation(self.request),
             tenant_id=(kwargs or {}).get("tenant_id") or SYSTEM.tenant_id,
             client_id=(kwargs or {}).get("email_client_id"),
             queue=policy.TASKS[self.name].queue,
@@ -140,19 +160,19 @@ class MailTask(Task):  # type: ignore[misc]  # Celery ships no types
     def _run(self, work: Work, rule: TaskRule, span: Span) -> dict[str, object]:
         # What follows is outside of any except clause: the cause of an error may quote rows or replies, and Celery
         # would write it to Redis with the traceback.
-        settled = self._attempt(work, span)
+        settled = self._attempt(work)
         if isinstance(settled, MailServiceError):
             return self._decide(work, rule, span, settled)
         _mark(work, span, settled.state, None)
-        _log.info("Task %s completed (%s)", self.short_name, settled.outcome)
+        telemetry.task_completed(self.short_name, outcome=settled.outcome, run_s=_run_s(work))
         return settled.result
 
-    def _attempt(self, work: Work, span: Span) -> Settled | MailServiceError:
+    def _attempt(self, work: Work) -> Settled | MailServiceError:
         try:
             _refuse_poison(work)
             return self.use_case(self.app, work)
-        except LeaseLostError as err:
-            telemetry.set_outcome(span, "killed", err.code, work.lease.pss_before_bytes, None)
+        except LeaseLostError:
+            # Whoever has taken the job ended this execution's row, and wrote its span.
             raise
         except SoftTimeLimitExceeded:
             return TimeLimitError(self.name)
@@ -170,9 +190,8 @@ class MailTask(Task):  # type: ignore[misc]  # Celery ships no types
             return self._give_up(work, span, err)
         delay_s = 0.0 if resumes or isinstance(decision, GiveUp) else decision.delay_s
         delay_s *= work.tools.settings.time_scale
-        _log.info("%s retries in %g seconds (%s)", self.name, delay_s, err.code)
-        _mark(work, span, "retry", err.code)
-        self.put_off = _PutOff(work=work, error=err, failed=not resumes)
+        telemetry.task_retries(self.short_name, err, delay_s=delay_s, failed=not resumes, run_s=_run_s(work))
+        self.put_off = _PutOff(work=work, span=span, error=err, failed=not resumes)
         try:
             raise self.retry(exc=err, countdown=delay_s, max_retries=_RETRIES_UNBOUNDED)
         finally:
@@ -317,6 +336,8 @@ def _lease(
         if lease is None and jobs.release_dead(session, runtime.holder.host, runtime.alive, only=delivery.job_id):
             lease = _take(session, runtime, scope, delivery)
         session.commit()
+    if lease is not None:
+        jobs.tell(lease.vanished)
     return lease
 
 
@@ -333,13 +354,14 @@ def _take(session: Session, runtime: Runtime, scope: Scope, delivery: Delivery) 
 
 def _refuse(tools: Tools, rule: TaskRule, scope: Scope, request: Any) -> None:
     """A copy of a message whose job is leased, settled or not due: count it, and let it go."""
-    _log.info("task %s has nothing to do here: it is leased, settled or not due", request.id)
     with (
+        telemetry.log_context(task_id=request.id, task=rule.name.rpartition(".")[2], tenant_id=scope.tenant_id),
         telemetry.settle_span(
             rule.queue, request.id, rule.name, tenant_id=scope.tenant_id, creation=_creation(request)
         ),
         _database(tools, scope).session(scope) as session,
     ):
+        _log.info("task %s has nothing to do here: it is leased, settled or not due", request.id)
         jobs.refuse(session, uuid.UUID(request.id))
         session.commit()
 
@@ -399,7 +421,21 @@ def _refuse_poison(work: Work) -> None:
 
 
 def _mark(work: Work, span: Span, outcome: str, error_type: str | None) -> None:
-    telemetry.set_outcome(span, outcome, error_type, work.lease.pss_before_bytes, work.tools.pss_bytes())
+    """The row is ended: say it on the span. Nothing that takes time: a kill before the span is written loses it."""
+    peak_bytes = work.endings[-1].pss_peak_bytes if work.endings else None
+    telemetry.set_outcome(span, outcome, error_type, work.lease.pss_before_bytes, peak_bytes)
+
+
+def _waits(lease: Lease, received_ns: int) -> dict[str, float]:
+    """Seconds from when it was due, and from when this worker had its message, to the start."""
+    due_ns, started_ns = _ns(max(lease.created_at, lease.due_at)), _ns(lease.started_at)
+    waits = {"queue_time_s": started_ns - due_ns, "prefetch_wait_s": started_ns - received_ns}
+    return {name: round(max(0, wait_ns) / 1e9, 6) for name, wait_ns in waits.items()}
+
+
+def _run_s(work: Work) -> float:
+    """Seconds since the start of the execution, by the clock that its row was made with."""
+    return round((work.tools.clock() - work.lease.started_at).total_seconds(), 6)
 
 
 def _ns(moment: datetime) -> int:

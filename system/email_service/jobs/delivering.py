@@ -1,16 +1,16 @@
-"""What is to be published now, and what dead processes have left behind. Called by dispatcher and worker."""
+"""What is to be published now, and when the next is due. Called by dispatcher."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from email_service import policy
-from email_service.jobs.shapes import CHANNEL, Message
+from email_service.jobs.shapes import Message
 
 _DUE: Final = text(
     """
@@ -22,7 +22,8 @@ _DUE: Final = text(
         ORDER BY next_publish_at LIMIT :limit FOR UPDATE SKIP LOCKED
     )
     RETURNING id, tenant_id, user_id, name, queue, client_id, failures, publishes, traceparent,
-        (SELECT '00-' || e.trace_id || '-' || e.span_id || '-01' FROM executions e
+        (SELECT '00-' || e.trace_id || '-' || e.span_id
+                || '-' || coalesce(nullif(split_part(jobs.traceparent, '-', 4), ''), '01') FROM executions e
          WHERE e.job_id = jobs.id ORDER BY e.ordinal DESC LIMIT 1) AS cause
     """
 )
@@ -62,80 +63,3 @@ def next_due_in_s(session: Session) -> float | None:
         text("SELECT extract(epoch FROM min(next_publish_at) - clock_timestamp()) FROM jobs")
     ).scalar_one()
     return None if value is None else float(value)
-
-
-def release_dead(
-    session: Session, host: str, alive: Callable[[int, int], bool], *, only: uuid.UUID | None = None
-) -> int:
-    """Void the leases of this host's processes that are gone; answers how many. Their jobs are due at once.
-
-    ``alive`` is asked with a pid and its process's start in nanoseconds; ``only`` looks at one job.
-
-    Leases would run out by themselves; this spares the wait wherever the dead can be told from the slow.
-    """
-    rows = session.execute(
-        text(
-            "SELECT e.id, e.job_id, e.pid, e.process_start_ns FROM executions e "
-            "JOIN jobs j ON j.lease_execution_id = e.id "
-            "WHERE e.outcome IS NULL AND e.host = :host AND j.lease_until > clock_timestamp() "
-            "AND (CAST(:only AS uuid) IS NULL OR j.id = :only)"
-        ),
-        {"host": host, "only": only},
-    ).all()
-    dead = [row for row in rows if not alive(row.pid, row.process_start_ns)]
-    for row in dead:
-        session.execute(
-            text(
-                "UPDATE jobs SET lease_until = clock_timestamp(), next_publish_at = clock_timestamp() "
-                "WHERE id = :job AND lease_execution_id = :execution"
-            ),
-            {"job": row.job_id, "execution": row.id},
-        )
-    return len(dead)
-
-
-_CUT_OFF: Final = text(
-    """
-    WITH cut AS (
-        UPDATE executions SET outcome = 'killed', error_type = :error_type, ended_xid = pg_current_xact_id()
-        WHERE outcome IS NULL AND host = :host AND node = :node AND pid = ANY(:pids)
-          AND (CAST(:only AS uuid) IS NULL OR job_id = :only)
-        RETURNING id, job_id
-    ), freed AS (
-        UPDATE jobs SET state = 'queued', lease_until = NULL, lease_execution_id = NULL,
-               next_publish_at = clock_timestamp() + make_interval(secs => :publish)
-        FROM cut WHERE jobs.id = cut.job_id AND jobs.lease_execution_id = cut.id
-        RETURNING jobs.id
-    )
-    SELECT cut.job_id FROM cut
-    """
-)
-
-
-def cut_off(
-    session: Session,
-    *,
-    host: str,
-    node: str,
-    pids: Sequence[int],
-    error_type: str,
-    publish_s: float,
-    only: uuid.UUID | None = None,
-) -> Sequence[uuid.UUID]:
-    """End the executions of these processes, which are dead, and free their jobs; answers the jobs.
-
-    Their worker calls it, who knows at once; whoever is not told finds out by ``release_dead`` or by the lease's end.
-    ``publish_s`` is how long the dispatcher leaves the job alone: a message that goes back to the queue by itself needs
-    no second one. What follows (another try, or none) is the next execution's to decide, with all that it needs for it.
-    """
-    rows = session.execute(
-        _CUT_OFF,
-        {
-            "host": host, "node": node, "pids": list(pids), "error_type": error_type, "publish": publish_s,
-            "only": only,
-        },
-    )  # fmt: skip
-    freed = rows.scalars().all()
-    if freed:
-        session.execute(text("SELECT pg_notify(:channel, '')"), {"channel": CHANNEL})
-    return freed

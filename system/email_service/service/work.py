@@ -59,10 +59,12 @@ class Work:
     lease: Lease
     #: Seconds by step of SMTP and IMAP: begins to fill when this is made, in the context that does the work.
     steps: Mapping[str, float] = field(default_factory=begin_steps, repr=False)
+    #: How it was said to end; the last one is what its row has.
+    endings: list[Ending] = field(default_factory=list, repr=False)
 
     def ending(self, outcome: str, error_type: str | None = None, *, error_detail: str | None = None) -> Ending:
         """How this execution ends, now."""
-        return Ending(
+        ending = Ending(
             outcome=outcome,
             ended_at=self.tools.clock(),
             error_type=error_type,
@@ -70,6 +72,8 @@ class Work:
             pss_peak_bytes=self.tools.pss_bytes(),
             steps={name: round(seconds, 6) for name, seconds in self.steps.items()},
         )
+        self.endings.append(ending)
+        return ending
 
 
 @dataclass(frozen=True, kw_only=True)

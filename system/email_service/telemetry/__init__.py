@@ -2,7 +2,7 @@
 
 Rule 1: a provider is built in the process that uses it, at its first span; a child never writes to its parent's file.
 Rule 2: every finished span is on disk before the next line of code runs, so a SIGKILL loses the open ones only, and
-those are made again from their execution rows.
+those of executions are made again from their rows, by whoever ends them.
 Rule 3: what an exception says never leaves the process: spans carry ``error.type``, not messages.
 
 provider    this process's provider: configure, shutdown, tracer
@@ -11,7 +11,10 @@ context     ids and traceparents
 messaging   send, process and settle spans; a worker's signals
 statements  SQL
 borrowed    Flask, Redis
-logs        JSON or text on stderr
+logs        JSON or text on stderr and in files
+tasklines   the life of a task, in the document's words
+logfile     a file that several processes write to
+redaction   what must not be read
 memory      PSS
 """
 
@@ -24,27 +27,32 @@ from email_service.telemetry.context import (
     tenant_hash,
     traceparent,
 )
-from email_service.telemetry.logs import log_context
+from email_service.telemetry.logs import configure_logging, log_context, take_over, take_over_pool
 from email_service.telemetry.memory import pss_bytes
 from email_service.telemetry.messaging import (
     connect_worker_signals,
+    dead_span,
     fail,
     process_span,
     publish_span,
     received,
     set_outcome,
     settle_span,
+    wrote,
 )
 from email_service.telemetry.provider import configure, shutdown, tracer
 from email_service.telemetry.spanfile import SpanFile
 from email_service.telemetry.statements import begin_statement, end_statement, instrument_sqlalchemy
+from email_service.telemetry.tasklines import task_completed, task_retries, task_starting
 
 __all__ = [
     "SpanFile",
     "begin_statement",
     "configure",
+    "configure_logging",
     "connect_worker_signals",
     "current_traceparent",
+    "dead_span",
     "end_statement",
     "fail",
     "instrument_flask",
@@ -62,7 +70,13 @@ __all__ = [
     "set_outcome",
     "settle_span",
     "shutdown",
+    "take_over",
+    "take_over_pool",
+    "task_completed",
+    "task_retries",
+    "task_starting",
     "tenant_hash",
     "traceparent",
     "tracer",
+    "wrote",
 ]

@@ -6,9 +6,10 @@ The stock one loses spans of recycled workers, leaves a span open when the broke
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 from celery.signals import task_received, worker_process_init, worker_process_shutdown
 from opentelemetry import context as otel_context
@@ -19,6 +20,9 @@ from email_service import signals
 from email_service.errors import MailServiceError
 from email_service.telemetry.context import new_span_id, remote_context, tenant_hash, under
 from email_service.telemetry.provider import configure, configured, next_span_id, shutdown, tracer
+
+#: How much of the end of a dead process's file may hold its last span: more than one execution's inner spans.
+_TAIL_BYTES: Final = 256 * 1024
 
 
 def _messaging(operation: str, kind: str, queue: str, task_id: str, task_name: str, tenant_id: str) -> dict[str, Any]:  # noqa: PLR0917
@@ -49,7 +53,7 @@ def _span(name: str, **options: Any) -> Iterator[trace.Span]:
 def fail(span: trace.Span, err: BaseException) -> None:
     """Mark a span as failed, by the error's type alone; what ``set_outcome`` said before stands."""
     span.set_status(Status(StatusCode.ERROR))
-    if signals.EXECUTION_OUTCOME not in (getattr(span, "attributes", None) or {}):
+    if not _has_outcome(span):
         code = err.code if isinstance(err, MailServiceError) else type(err).__name__
         span.set_attribute(signals.ERROR_TYPE, code)
 
@@ -61,12 +65,15 @@ def publish_span(
     task_name: str,
     *,
     tenant_id: str,
-    kind: str,
-    parent: str | None,
-    link: str | None,
-    root_kind: str | None,
+    kind: str = "producer",
+    parent: str | None = None,
+    link: str | None = None,
+    root_kind: str | None = None,
 ) -> Iterator[trace.Span]:
-    """``send {queue}``: PRODUCER where a message is created, CLIENT where one is sent again; ended on any error."""
+    """``send {queue}``: PRODUCER where a message is created, CLIENT where one is sent again; ended on any error.
+
+    Below ``parent``, else below the current span; ``root_kind`` begins a trace of its own.
+    """
     remote = remote_context(link)
     attributes = _messaging("send", "send", queue, task_id, task_name, tenant_id)
     if root_kind:
@@ -114,28 +121,120 @@ def process_span(
     """``process {queue}``: one per execution row, with the id that was chosen when the message was received.
 
     Its parent is the creation context, so the attempts of one job are siblings; a link says the same to readers that
-    follow links only.
+    follow links only. An error before ``set_outcome`` means that the row was not ended here: whoever ends it writes the
+    span (``dead_span``), and this one is never ended, so that an execution has one span whatever became of it.
     """
-    remote = remote_context(creation)
-    attributes = _messaging("process", "process", queue, task_id, task_name, tenant_id) | {
+    span = _begun(
+        queue,
+        creation,
+        span_id,
+        started_ns,
+        _messaging("process", "process", queue, task_id, task_name, tenant_id)
+        | _execution(
+            execution_id,
+            ordinal,
+            node,
+            received_ns=received_ns,
+            enqueued_or_due_ns=enqueued_or_due_ns,
+            started_ns=started_ns,
+        ),
+    )
+    with trace.use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False):
+        try:
+            yield span
+        except BaseException as err:
+            if _has_outcome(span):
+                fail(span, err)
+                span.end()
+            raise
+    span.end()
+
+
+def dead_span(
+    *,
+    queue: str,
+    task_id: str,
+    task_name: str,
+    tenant_id: str,
+    creation: str | None,
+    span_id: str,
+    execution_id: str,
+    ordinal: int,
+    node: str,
+    received_ns: int,
+    enqueued_or_due_ns: int,
+    started_ns: int,
+    ended_ns: int,
+    outcome: str,
+    error_type: str | None,
+    pss_before: int | None,
+) -> None:
+    """``process {queue}`` of an execution whose process did not live to write it, told from its row by another one."""
+    span = _begun(
+        queue,
+        creation,
+        span_id,
+        started_ns,
+        _messaging("process", "process", queue, task_id, task_name, tenant_id)
+        | _execution(
+            execution_id,
+            ordinal,
+            node,
+            received_ns=received_ns,
+            enqueued_or_due_ns=enqueued_or_due_ns,
+            started_ns=started_ns,
+        )
+        | {signals.SYNTHESISED: True},
+    )
+    set_outcome(span, outcome, error_type, pss_before, None)
+    span.end(end_time=ended_ns)
+
+
+def _begun(
+    queue: str, creation: str | None, span_id: str, started_ns: int, attributes: Mapping[str, Any]
+) -> trace.Span:
+    remote, chosen = remote_context(creation), next_span_id.set(int(span_id, 16))
+    try:
+        return tracer("email_service").start_span(
+            signals.SPAN_PROCESS.format(queue=queue),
+            context=under(creation) or otel_context.Context(),
+            kind=SpanKind.CONSUMER,
+            links=[Link(remote)] if remote else [],
+            attributes=attributes,
+            start_time=started_ns,
+        )
+    finally:
+        # Used by now; if tracing is off it was not, and no later span may have it.
+        next_span_id.reset(chosen)
+
+
+def _execution(
+    execution_id: str, ordinal: int, node: str, *, received_ns: int, enqueued_or_due_ns: int, started_ns: int
+) -> dict[str, Any]:
+    return {
         signals.EXECUTION_ID: execution_id,
         signals.EXECUTION_ORDINAL: ordinal,
         signals.WORKER_NODE: node,
         signals.QUEUE_TIME_S: max(0.0, (started_ns - enqueued_or_due_ns) / 1e9),
         signals.PREFETCH_WAIT_S: max(0.0, (started_ns - received_ns) / 1e9),
     }
-    chosen = next_span_id.set(int(span_id, 16))
-    with _span(
-        signals.SPAN_PROCESS.format(queue=queue),
-        context=under(creation) or otel_context.Context(),
-        kind=SpanKind.CONSUMER,
-        links=[Link(remote)] if remote else [],
-        attributes=attributes,
-        start_time=started_ns,
-    ) as span:
-        # Used by now; if tracing is off it was not, and no later span may have it.
-        next_span_id.reset(chosen)
-        yield span
+
+
+def _has_outcome(span: trace.Span) -> bool:
+    return signals.EXECUTION_OUTCOME in (getattr(span, "attributes", None) or {})
+
+
+def wrote(pid: int, span_id: str) -> bool:
+    """Whether that process, which is dead, lived to write this span: the end of its file tells. No file, no span."""
+    span_dir = (configured() or {}).get("span_dir")
+    files = [] if span_dir is None else Path(span_dir).glob(f"*-{pid}-*.jsonl")
+    return any(span_id.encode() in _tail(file) for file in files)
+
+
+def _tail(file: Path) -> bytes:
+    with file.open("rb") as lines:
+        lines.seek(max(0, file.stat().st_size - _TAIL_BYTES))
+        return lines.read()
 
 
 def set_outcome(
