@@ -61,6 +61,14 @@ def under(value: str | None) -> otel_context.Context | None:
     return None if remote is None else trace.set_span_in_context(NonRecordingSpan(remote), otel_context.Context())
 
 
+def sampled(trace_id: int, ratio: float) -> bool:
+    """Whether a trace is kept at this ratio: OpenTelemetry's TraceIdRatioBased rule, on the low 64 bits of its id."""
+    return trace_id & _LOW_64 < round(ratio * (_LOW_64 + 1))
+
+
+_LOW_64: Final = 2**64 - 1
+
+
 @functools.lru_cache(maxsize=4096)
 def tenant_hash(tenant_id: str) -> str:
     """What spans and logs say instead of a tenant's name."""

@@ -18,6 +18,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from sqlalchemy import event
 
 from email_service import signals
+from email_service.telemetry.lines import Constant
 
 #: Where a span waits for its statement's end.
 _SPAN: Final = "_mail_span"
@@ -68,10 +69,10 @@ def _spans_of(engine: Any) -> Callable[[str], Span]:
         peer |= {signals.SERVER_ADDRESS: url.host, signals.SERVER_PORT: url.port or 5432}
 
     @lru_cache(maxsize=512)
-    def described(statement: str) -> tuple[str, dict[str, str | int]]:
+    def described(statement: str) -> tuple[str, Constant]:
         summary = summary_of(statement)
         text = _SPACES.sub(" ", statement).strip()[:_TEXT_CHARACTERS_MAX]
-        return summary, peer | {signals.DB_QUERY_SUMMARY: summary, signals.DB_QUERY_TEXT: text}
+        return summary, Constant(peer | {signals.DB_QUERY_SUMMARY: summary, signals.DB_QUERY_TEXT: text})
 
     def start(statement: str) -> Span:
         name, attributes = described(statement)
