@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 BENCH := $(VENV)/.bench
 FUZZ_SECONDS ?= 600
 
-.PHONY: help demo test check test-peers bench fuzz up constraints clean
+.PHONY: help demo test check test-peers bench fuzz up dashboards constraints clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,6 +42,9 @@ bench: $(BENCH)  ## speed, as ratios measured side by side with what is installe
 
 fuzz: $(STAMP)  ## ten minutes of fuzzing (FUZZ_SECONDS=600, FUZZ_SEED=...); a failing input is kept and printed
 	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/pytest -q tests/fuzz -s --timeout=0
+
+dashboards: $(STAMP)  ## write Grafana's dashboards and Prometheus' rules and alerts from the metric names
+	@PYTHONPATH=dashboards $(BIN)/python -m mailboards
 
 constraints: $(STAMP)  ## write the installed versions to constraints.txt
 	@(head -n 1 constraints.txt; $(BIN)/pip freeze --exclude-editable --exclude pip --exclude setuptools | grep -v ' @ ') > constraints.new
