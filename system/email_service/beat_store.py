@@ -159,8 +159,11 @@ class SqliteScheduler(Scheduler):  # type: ignore[misc]  # Celery ships no types
                 kind="producer",
                 parent=None,
                 link=None,
-                root_kind="beat",
+                root_kind=signals.ROOT_BEAT,
             ) as span:
+                told = {"task_id": task_id, "task": entry.task.rpartition(".")[2], "entry": entry.name}
+                # As the architecture document has it: no level, no source.
+                _log.info("Scheduler: Triggering task '%s'", entry.task, extra={"source": "", "fields": told})
                 headers = {"celery_beat_task": True, "traceparent": telemetry.traceparent(span)}
                 options = {
                     **entry.options,

@@ -12,12 +12,23 @@ from typing import Any, Final
 
 from flask import Flask
 from gunicorn.app.base import BaseApplication
+from gunicorn.glogging import Logger
 
 from email_service import telemetry
 from email_service.errors import ConfigError
 
 #: Linux' prctl(2).
 _PR_SET_PDEATHSIG: Final = 1
+
+
+class _Propagated(Logger):  # type: ignore[misc]  # as below
+    """gunicorn's lines go the way of all others: no handler of their own."""
+
+    def setup(self, cfg: Any) -> None:
+        """Take the level alone."""
+        super().setup(cfg)
+        self.error_log.handlers.clear()
+        self.error_log.propagate = True
 
 
 class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
@@ -56,6 +67,7 @@ def serve(
         "keepalive": 75,
         "accesslog": None,
         "loglevel": "warning",
+        "logger_class": _Propagated,
         "proc_name": "mail-api",
         "control_socket_disable": True,
         "post_fork": _die_with_master,

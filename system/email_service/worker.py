@@ -96,6 +96,7 @@ def run(
     stopping = _Stopping(app.settings.soft_shutdown_s)
     tasks.register(app, this_process, request=losses.JobRequest)
     telemetry.connect_worker_signals(app.settings.node)
+    telemetry.take_over_pool()
     worker_before_create_process.connect(_share_memory, weak=False)
     worker_process_init.connect(on_child_start, weak=False)
     worker_process_shutdown.connect(on_child_stop, weak=False)

@@ -15,7 +15,7 @@ from sqlalchemy import text
 from werkzeug.exceptions import HTTPException
 
 from email_service import telemetry
-from email_service.api import clients, cors, limits, messages, openapi, problems, work
+from email_service.api import access, clients, cors, limits, messages, openapi, problems, work
 from email_service.api.routing import (
     PREFIX,
     Call,
@@ -62,6 +62,7 @@ def create_app(tools: Tools, celery: MailCelery, *, rate_limit: limits.RateLimit
         (Exception, problems.on_defect),
     ):
         app.register_error_handler(kind, handler)
+    access.install(app)
     cors.install(app, settings.cors_origins)
     app.after_request(_careful)
     return app

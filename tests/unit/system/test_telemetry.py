@@ -449,7 +449,7 @@ def test_a_statement_is_named_by_what_it_does_and_to_what(statement, summary):
 
 def line_of(record_format="json", **options):
     """What the handler of that format writes for one record."""
-    logs.configure_logging(record_format)
+    logs.configure_logging("worker", record_format)
     handler = logging.getLogger().handlers[-1]
     record = logging.LogRecord("email_service.x", logging.INFO, "x.py", 1, "sent %d", (3,), options.get("exc_info"))
     return handler.format(record)
