@@ -20,7 +20,7 @@ Row = Mapping[str, Any]
 #: Files of JSON lines under evidence/, and so the fields of ``Evidence``.
 LINE_FILES: Final = (
     "jobs", "executions", "recipients", "messages", "clients", "folders", "ledger", "spans", "seeded", "processes",
-    "queues", "memory",
+    "queues", "memory", "jaeger",
 )  # fmt: skip
 
 
@@ -50,6 +50,8 @@ class Evidence:
     #: Samples of the broker and of the workers' memory.
     queues: tuple[Row, ...] = ()
     memory: tuple[Row, ...] = ()
+    #: Per trace: how many spans the span files have, which of them Jaeger did not give back. Only if one was asked.
+    jaeger: tuple[Row, ...] = ()
     #: The broker after the drain: ready by queue, unacked.
     broker: Row = field(default_factory=dict)
     #: run.json.

@@ -9,6 +9,7 @@ Rule 3: a new gate is a new row in ``METRICS`` and one function; each has a reco
     measurement   what a metric answers            work      held, running, retries, conservation, memory
     view          indexes over evidence            traces    completeness of traces
     verdict       what a judgement says            load      validity and latency
+                                                   handover  what Jaeger has
 
 Callers: runner, cli, report; the digital twin's evidence is judged by the same code.
 """
@@ -18,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from mailrig.checkers import load, mail, traces, work
+from mailrig.checkers import handover, load, mail, traces, work
 from mailrig.checkers.expression import UNITS, Check, CheckError, parse_check, parse_metric
 from mailrig.checkers.measurement import Measurement, Metric, Sample
 from mailrig.checkers.verdict import GateResult, Verdict, VerdictError, conclude
@@ -55,6 +56,7 @@ METRICS: Final[Mapping[str, Metric]] = {
     "memory.total": work.memory_total,
     # traces
     "trace.incomplete": traces.trace_incomplete,
+    "trace.jaeger_missing": handover.jaeger_missing,
     # latency
     "http.accept": load.http_accept,
     "task.e2e": load.task_e2e,

@@ -83,9 +83,14 @@ def parse_scenario(text: str, file: Path) -> Scenario:
 
 
 def with_overrides(
-    scenario: Scenario, *, seed: int | None = None, nemesis: Sequence[str] = (), time_scale: float | None = None
+    scenario: Scenario,
+    *,
+    seed: int | None = None,
+    nemesis: Sequence[str] = (),
+    time_scale: float | None = None,
+    gates: str = "",
 ) -> Scenario:
-    """The scenario with another seed, time scale and more faults, each ``ACTION@SECONDS``; its text says so too.
+    """The scenario with another seed, time scale, more faults (``ACTION@SECONDS``) and gates; its text says so too.
 
     Raises:
         ScenarioError: an action is not known, or its time is not a number.
@@ -102,7 +107,7 @@ def with_overrides(
             allowed = f"ACTION@SECONDS with {', '.join(NEMESIS_ACTIONS)}"
             raise ScenarioError(f"nemesis {argument!r} is not allowed", file=scenario.file, allowed=allowed)
         text += f'\n[[nemesis]]\nat_s = {at_s}\naction = "{action}"\n'
-    return parse_scenario(text, scenario.file)
+    return parse_scenario(text + gates, scenario.file)
 
 
 def _load(table: Table) -> Load:
