@@ -117,9 +117,19 @@ def _telemetry(kind: str, settings: Settings) -> None:
         kind,
         span_dir=settings.span_dir,
         otlp_endpoint=settings.otlp_endpoint,
-        log_format=settings.log_format,
+        otlp_headers=settings.otlp_headers,
+        ratio=settings.trace_sample,
+        span_bytes_max=settings.span_bytes_max,
         node=settings.node if kind == "worker" else None,
     )
+    _logs(kind, settings)
+
+
+def _logs(kind: str, settings: Settings) -> None:
+    from email_service import telemetry
+
+    telemetry.configure_logging(kind, settings.log_format, log_dir=settings.log_dir, secrets=settings.secrets)
+    telemetry.take_over()
 
 
 def _tools(settings: Settings, *, processes: int, threads: int = 2) -> Any:
@@ -176,6 +186,8 @@ def _api(arguments: argparse.Namespace) -> int:
     from email_service.celery_app import celery_for
 
     settings = settings_from()
+    # The master's own lines: a worker that was killed, for example.
+    _logs("api", settings)
 
     def application() -> Any:
         _telemetry("api", settings)
@@ -221,6 +233,7 @@ def _worker(arguments: argparse.Namespace) -> int:
 
 
 def _beat(arguments: argparse.Namespace) -> int:
+    import celery
     from celery.signals import beat_init
 
     from email_service import telemetry
@@ -229,6 +242,7 @@ def _beat(arguments: argparse.Namespace) -> int:
     settings = settings_from()
     _telemetry("beat", settings)
     beat_init.connect(lambda **_: _announce(arguments.ready_file, "beat"), weak=False)
+    _log.info("celery beat v%s", celery.VERSION_BANNER, extra={"source": ""})
     settings.beat_store.parent.mkdir(parents=True, exist_ok=True)
     try:
         celery_for(settings).Beat(loglevel="INFO", quiet=True).run()
@@ -321,8 +335,11 @@ def _health(arguments: argparse.Namespace) -> int:
 
 
 def _migrate(_: argparse.Namespace) -> int:
+    from email_service import config, telemetry
     from email_service.migrations.runner import migrate
 
+    log_format, log_dir = config.log_choice(os.environ)
+    telemetry.configure_logging("migrate", log_format, log_dir=log_dir)
     logins = ("DATABASE_URL", "DATABASE_SYSTEM_URL", "DATABASE_AUDIT_URL")
     revision = migrate(database_url(os.environ, "DATABASE_OWNER_URL"), [database_url(os.environ, n) for n in logins])
     print(f"database is at revision {revision}")

@@ -10,7 +10,14 @@ names           names that nobody reads
 environment     all of it
 """
 
-from email_service.config.environment import TIME_SCALE_RANGE, database_url, problems_of, settings_from, shown
+from email_service.config.environment import (
+    TIME_SCALE_RANGE,
+    database_url,
+    log_choice,
+    problems_of,
+    settings_from,
+    shown,
+)
 from email_service.config.reading import KEY_BYTES
 from email_service.config.settings import Settings
 from email_service.config.variables import VARIABLES, Variable, markdown
@@ -22,6 +29,7 @@ __all__ = [
     "Settings",
     "Variable",
     "database_url",
+    "log_choice",
     "markdown",
     "problems_of",
     "settings_from",

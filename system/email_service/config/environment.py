@@ -41,6 +41,19 @@ def settings_from(environ: Mapping[str, str] | None = None) -> Settings:
     return settings
 
 
+def log_choice(env: Mapping[str, str]) -> tuple[str, Path | None]:
+    """Format and folder of log lines, for a command that needs no other setting.
+
+    Raises:
+        ConfigError: the format is none.
+    """
+    reader = Reader(env)
+    chosen = reader.one_of("MAIL_LOG_FORMAT", ("json", "text")), reader.path("MAIL_LOG_DIR")
+    if reader.problems:
+        raise ConfigError(_told(reader.problems))
+    return chosen
+
+
 def problems_of(environ: Mapping[str, str]) -> list[str]:
     """All that is wrong; empty when nothing is."""
     return _read(environ)[1]
@@ -187,12 +200,22 @@ def _prefetch_multiplier(reader: Reader, concurrency: int) -> int:
     return reader.take(name, lambda: reading.prefetch_multiplier(multiplier, concurrency), 1)
 
 
+def _span_bytes_max(reader: Reader) -> int:
+    value = reader.whole("MAIL_SPAN_BYTES_MAX", 0, 2**50)
+    return reader.take("MAIL_SPAN_BYTES_MAX", lambda: reading.span_bytes_max(value), value)
+
+
 def _watching(reader: Reader) -> dict[str, Any]:
     endpoint, password = reader.optional("OTEL_EXPORTER_OTLP_ENDPOINT"), reader.optional("MAIL_FLOWER_PASSWORD")
+    headers = reader.optional("OTEL_EXPORTER_OTLP_HEADERS")
     return {
         "log_format": reader.one_of("MAIL_LOG_FORMAT", ("json", "text")),
+        "log_dir": reader.path("MAIL_LOG_DIR"),
         "span_dir": reader.path("MAIL_SPAN_DIR"),
+        "span_bytes_max": _span_bytes_max(reader),
+        "trace_sample": reader.number("MAIL_TRACE_SAMPLE", 0, 1),
         "otlp_endpoint": _checked(reader, "OTEL_EXPORTER_OTLP_ENDPOINT", endpoint, reading.otlp_endpoint),
+        "otlp_headers": _checked(reader, "OTEL_EXPORTER_OTLP_HEADERS", headers, reading.otlp_headers) or {},
         "task_events": reader.one_of("MAIL_TASK_EVENTS", ("0", "1")) == "1",
         "flower_store": Path(reader.text("MAIL_FLOWER_STORE")),
         "flower_user": reader.optional("MAIL_FLOWER_USER"),

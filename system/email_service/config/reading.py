@@ -14,7 +14,7 @@ import ssl
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, TypeVar
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from email_service.config.variables import BY_NAME, FILE_SUFFIX
 
@@ -26,6 +26,9 @@ _SECRET_FILE_BYTES_MAX: Final = 65_536
 _LABEL: Final = r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?"
 _HOST: Final = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*")
 _DIGITS: Final = re.compile(r"[0-9]{1,9}")
+_HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
+#: Span files of less would hold a few requests each.
+_SPAN_BYTES_MIN: Final = 8 * 1024 * 1024
 _RATE: Final = re.compile(r"[1-9]\d*\s*(/|per)\s*([1-9]\d*\s*)?(second|minute|hour|day)s?")
 _KEY_ID: Final = re.compile(r"[A-Za-z0-9._-]+")
 #: Scheme, whether there is a host, and how the path begins.
@@ -304,6 +307,22 @@ def otlp_endpoint(value: str) -> str:
     if parts is None or parts.scheme not in {"http", "https"} or not parts.hostname:
         raise Refused("OTEL_EXPORTER_OTLP_ENDPOINT must look like http://host:4318")
     return value
+
+
+def span_bytes_max(value: int) -> int:
+    """A size that holds some files, or 0."""
+    if value and value < _SPAN_BYTES_MIN:
+        raise Refused(f"MAIL_SPAN_BYTES_MAX is {value}; it must be {_SPAN_BYTES_MIN} (8 MB) or more, or 0 for no limit")
+    return value
+
+
+def otlp_headers(value: str) -> dict[str, str]:
+    """Headers for a collector; their values are keys, so they are not repeated."""
+    pairs = [part.partition("=") for part in value.split(",")]
+    headers = {name.strip().lower(): unquote(text.strip()) for name, _, text in pairs}
+    if not all(_HEADER.fullmatch(name) and text and text.isprintable() for name, text in headers.items()):
+        raise Refused("OTEL_EXPORTER_OTLP_HEADERS must look like name=value,name=value with URL-encoded values")
+    return headers
 
 
 def prefetch_multiplier(multiplier: int, concurrency: int) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+from urllib.parse import unquote, urlsplit
 
 from email_service import policy
 
@@ -63,12 +64,20 @@ class Settings:
     prefetch_multiplier: int
     tasks_per_child_max: int
     span_dir: Path | None
-    otlp_endpoint: str | None
+    #: Of all span files together; 0 for no limit.
+    span_bytes_max: int
+    #: Share of the traces begun here that are kept.
+    trace_sample: float
+    #: May hold a login.
+    otlp_endpoint: str | None = field(repr=False)
+    otlp_headers: Mapping[str, str] = field(repr=False)
     beat_store: Path
     flower_store: Path
     flower_user: str | None
     flower_password: str | None = field(repr=False)
     log_format: str
+    #: Where log files go beside stderr.
+    log_dir: Path | None
     node: str
     #: Names this machine in leases; a holder on the same host can be found dead at once.
     host: str
@@ -84,6 +93,15 @@ class Settings:
     def result_url(self) -> str:
         """Redis database 1."""
         return f"{self.redis_url}/1"
+
+    @property
+    def secrets(self) -> tuple[str | bytes, ...]:
+        """What no log line may hold: keys, and the passwords in URLs, as they are and as the URL has them."""
+        urls = (self.database_url, self.database_system_url, self.redis_url, self.otlp_endpoint or "")
+        in_urls = [urlsplit(url).password or "" for url in urls]
+        others = (self.token_secret, self.flower_password or "", *self.otlp_headers.values())
+        texts = [text for text in (*in_urls, *map(unquote, in_urls), *others) if text]
+        return (*texts, *self.credential_keys.values())
 
     @property
     def limits_s(self) -> tuple[float, float]:

@@ -124,8 +124,25 @@ _TASKS: Final = (
 
 _WATCHING: Final = (
     Variable(name="MAIL_LOG_FORMAT", default="json", help="json or text"),
+    Variable(
+        name="MAIL_LOG_DIR",
+        default=None,
+        help="Directory of log files beside stderr, 3 of 10 MB a kind (celery-worker.log); unset writes none",
+    ),
     Variable(name="MAIL_SPAN_DIR", default=None, help="Directory of the span files; unset writes none"),
+    Variable(
+        name="MAIL_SPAN_BYTES_MAX",
+        default="4294967296",
+        help="Size of that directory beyond which the oldest closed files are removed; 0: no limit",
+    ),
+    Variable(name="MAIL_TRACE_SAMPLE", default="1", help="0 to 1: share of the traces begun here that are kept"),
     Variable(name="OTEL_EXPORTER_OTLP_ENDPOINT", default=None, help="OTLP over HTTP; unset sends nothing"),
+    Variable(
+        name="OTEL_EXPORTER_OTLP_HEADERS",
+        default=None,
+        help="What the collector wants to be shown: name=value, comma between, values URL-encoded",
+        secret=True,
+    ),
     Variable(name="MAIL_TASK_EVENTS", default="0", help="1 sends the events that Flower needs (2-3 ms CPU a task)"),
     Variable(name="MAIL_FLOWER_STORE", default="flower.db", help="Flower's history"),
     Variable(name="MAIL_FLOWER_USER", default=None, help="Who may look at Flower"),

@@ -150,6 +150,11 @@ def test_a_certificate_authority_s_file_is_read(tmp_path):
         ("MAIL_BLOB_DIR", "", "MAIL_BLOB_URL is not set"),
         ("MAIL_BLOB_URL", "s3://bucket", "both set"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", f"grpc://u:{CANARY}@host:4317", "http://host:4318"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", CANARY, "name=value"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", f"{CANARY} x=y", "name=value"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", f"x-key={CANARY}%0A", "name=value"),
+        ("MAIL_TRACE_SAMPLE", "20", "from 0 to 1"),
+        ("MAIL_SPAN_BYTES_MAX", "1000", "8388608 (8 MB) or more, or 0"),
         ("MAIL_NODE", "mail", "name@host"),
         ("MAIL_FLOWER_STORE_", "x", "did you mean MAIL_FLOWER_STORE?"),
     ],
@@ -346,7 +351,11 @@ def run_settings(env: dict[str, str], *arguments: str) -> subprocess.CompletedPr
 
 
 def test_the_command_prints_every_setting_and_no_secret():
-    done = run_settings(GOOD | {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://u:{CANARY}@h:4318"})
+    collector = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://u:{CANARY}@h:4318",
+        "OTEL_EXPORTER_OTLP_HEADERS": f"k={CANARY}",
+    }
+    done = run_settings(GOOD | collector)
     assert (done.returncode, done.stderr) == (0, "")
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["variable", *(v.name for v in VARIABLES)]
     assert re.search(r"^DATABASE_URL +set +environment$", done.stdout, re.MULTILINE)
@@ -354,6 +363,13 @@ def test_the_command_prints_every_setting_and_no_secret():
     assert "http://***@h:4318" in done.stdout
     assert "canary" not in done.stdout
     assert KEY not in done.stdout
+
+
+def test_what_a_collector_wants_to_be_shown_is_read_and_never_repeated():
+    settings = settings_from(GOOD | {"OTEL_EXPORTER_OTLP_HEADERS": f"X-Key=a%20{CANARY}, other=%3D"})
+    assert settings.otlp_headers == {"x-key": f"a {CANARY}", "other": "="}
+    assert CANARY not in repr(settings)
+    assert f"a {CANARY}" in settings.secrets
 
 
 def test_the_command_tells_all_problems_and_ends_with_two():
