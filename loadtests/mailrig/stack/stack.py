@@ -254,6 +254,8 @@ class Stack:
             "MAIL_RATE_LIMIT": "off",
             "MAIL_TIME_SCALE": str(self._options.time_scale),
             "MAIL_SPAN_DIR": str(self._options.span_dir),
+            # The rig reads them all when the run is over.
+            "MAIL_SPAN_BYTES_MAX": "0",
             "PYTHONUNBUFFERED": "1",
         }
         if self._options.python_path is not None:
