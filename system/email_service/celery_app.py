@@ -23,7 +23,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 from sqlalchemy.orm import Session
 
-from email_service import jobs, policy, telemetry
+from email_service import jobs, policy, signals, telemetry
 from email_service.config import Settings
 from email_service.jobs import Enqueued, Message, NewJob
 from email_service.tenancy import Database, Scope
@@ -178,13 +178,19 @@ def _keep_logging(**_: Any) -> None:
 
 
 def submit(
-    app: MailCelery, database: Database, scope: Scope, job: NewJob | Plan, write: Write | None = None
+    app: MailCelery,
+    database: Database,
+    scope: Scope,
+    job: NewJob | Plan,
+    write: Write | None = None,
+    *,
+    own_trace: bool = False,
 ) -> Enqueued:
     """Write a job, and what belongs to it, in one commit; then publish its message: the fast way.
 
     A plan reads in the same transaction what the job is made of, so that a request is one transaction. A broker that
     does not take the message changes nothing: the row is there, and the dispatcher publishes it after the grace.
-    Called by the API and by the fan-out.
+    Called by the API and by the fan-out. With ``own_trace`` the job begins a trace, with a link to who asks for it.
 
     Raises:
         ConflictError: the job's idempotency key was used with another request.
@@ -198,10 +204,8 @@ def submit(
             str(made.id),
             made.name,
             tenant_id=scope.tenant_id,
-            kind="producer",
-            parent=None,
-            link=None,
-            root_kind=None,
+            link=telemetry.current_traceparent() if own_trace else None,
+            root_kind=signals.ROOT_FAN_OUT if own_trace else None,
         ) as span:
             made = replace(made, traceparent=telemetry.traceparent(span))
             at_once = time.monotonic() >= app.broker_rests_until_s
@@ -252,7 +256,6 @@ def republish(app: Celery, message: Message) -> None:
         kind="client",
         parent=message.traceparent,
         link=message.cause,
-        root_kind=None,
     ):
         send(app, message)
 

@@ -60,7 +60,7 @@ PREFETCH_WAIT_S: Final = "mail.prefetch_wait_s"
 PSS_BEFORE_BYTES: Final = "mail.pss.before_bytes"
 PSS_PEAK_BYTES: Final = "mail.pss.peak_bytes"
 WORKER_NODE: Final = "mail.worker.node"
-#: ``beat`` on the root of a scheduled task.
+#: On a span that begins a trace: ROOT_BEAT on that of a scheduled task, ROOT_FAN_OUT on one whose asker is linked.
 ROOT_KIND: Final = "mail.root"
 #: True on a span that was made from an execution row, because its process was killed.
 SYNTHESISED: Final = "mail.synthesised"
@@ -85,6 +85,8 @@ CONTROL_PROGRESS: Final = "mail_progress"
 
 # --- values ---------------------------------------------------------------------------------------------------------
 SYSTEM_REDIS: Final = "redis"
+ROOT_BEAT: Final = "beat"
+ROOT_FAN_OUT: Final = "fan-out"
 #: service.name of each kind of process.
 SERVICE_NAMES: Final = {
     "api": "mail-api",
@@ -101,26 +103,127 @@ JOB_STATES_FINAL: Final = ("succeeded", "failed", "unknown")
 EXECUTION_OUTCOMES: Final = ("succeeded", "retry", "failed", "unknown", "killed")
 #: States of one recipient of one message; the last three are final.
 RECIPIENT_STATES: Final = ("queued", "transmitting", "sent", "failed", "unknown")
+RECIPIENT_STATES_FINAL: Final = ("sent", "failed", "unknown")
+#: All that ``error_type`` is in a row, a span or a metric: the codes of the error tree (a test compares), what ends an
+#: execution or a job from outside, and the state of a job that failed without an error. A metric says ``other`` of
+#: anything else.
+ERROR_TYPES: Final = (
+    "authentication", "blob", "config", "conflict", "connect", "credential", "database", "delivery-unknown", "fields",
+    "host-not-allowed", "imap", "in-use", "internal-error", "invalid-request", "lease-held", "lease-lost",
+    "mail-server", "mail-service", "not-found", "permission-denied", "rate-limit", "smtp", "time-limit",
+    "uid-validity", "worker-lost",
+    "client-deleted", "shutdown", "failed", "unknown",
+)  # fmt: skip
+#: Steps of an execution with mail servers, as its row and the metrics name them: a protocol and a word.
+MAIL_STEPS: Final = tuple(
+    span.replace(" ", ".")
+    for span in (
+        SPAN_SMTP_CONNECT, SPAN_SMTP_STARTTLS, SPAN_SMTP_AUTH, SPAN_SMTP_SEND, SPAN_IMAP_CONNECT, SPAN_IMAP_LOGIN,
+        SPAN_IMAP_LIST, SPAN_IMAP_SELECT, SPAN_IMAP_CHANGES, SPAN_IMAP_FETCH, SPAN_IMAP_MOVE, SPAN_IMAP_EXPUNGE,
+        SPAN_IMAP_CREATE,
+    )
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class Edge:
-    """A parent and a child span that must meet in a trace; names without their queue."""
+    """Two spans that must meet: a child below its parent, or one that names another without being below it."""
 
+    #: The name without its queue; ``SERVER`` is any HTTP request, ``SQL`` any statement.
     parent: str
+    parent_kind: str
     child: str
+    child_kind: str
+    #: ``child``, or ``link``: from the child to the parent, which may be in another trace.
+    kind: str = "child"
     #: Which way through the house needs it.
     way: str
+    #: What the rows must say has happened for the edge to be owed; the rig's checkers know each word.
+    when: str
+
+
+def _created(way: str) -> Edge:
+    """The request that asks for a job, and the job's creation."""
+    return Edge(parent="SERVER", parent_kind="SERVER", child="send", child_kind="PRODUCER", way=way, when="requested")
+
+
+def _processed(way: str, when: str = "executed") -> tuple[Edge, ...]:
+    """An execution is a child of its job's creation, however many there are, and links to it."""
+    ends = {"parent": "send", "parent_kind": "PRODUCER", "child": "process", "child_kind": "CONSUMER"}
+    return tuple(Edge(**ends, kind=kind, way=way, when=when) for kind in ("child", "link"))
+
+
+def _step(span: str, way: str, when: str) -> Edge:
+    """What an execution does with a server."""
+    return Edge(parent="process", parent_kind="CONSUMER", child=span, child_kind="CLIENT", way=way, when=when)
+
+
+def _published(way: str, when: str) -> Edge:
+    """A message that is sent (again) for a job that was created before."""
+    return Edge(parent="send", parent_kind="PRODUCER", child="send", child_kind="CLIENT", way=way, when=when)
+
+
+def _caused(way: str, when: str) -> Edge:
+    """The publish that follows an execution names it."""
+    ends = {"parent": "process", "parent_kind": "CONSUMER", "child": "send", "child_kind": "CLIENT"}
+    return Edge(**ends, kind="link", way=way, when=when)
+
+
+def _asked(way: str, when: str, kind: str = "child") -> Edge:
+    """A job that an execution asks for."""
+    ends = {"parent": "process", "parent_kind": "CONSUMER", "child": "send", "child_kind": "PRODUCER"}
+    return Edge(**ends, kind=kind, way=way, when=when)
 
 
 EDGES: Final = (
-    Edge(parent="SERVER", child="send", way="send"),
-    Edge(parent="send", child="process", way="send"),
-    Edge(parent="process", child="smtp send", way="send"),
-    Edge(parent="SERVER", child="send", way="sync"),
-    Edge(parent="send", child="process", way="sync"),
-    Edge(parent="process", child="imap fetch", way="sync"),
-    Edge(parent="process", child="send", way="periodic"),
+    _created("send"),
+    *_processed("send"),
+    _step(SPAN_SMTP_CONNECT, "send", "connected"),
+    _step(SPAN_SMTP_STARTTLS, "send", "encrypted"),
+    _step(SPAN_SMTP_AUTH, "send", "authenticated"),
+    _step(SPAN_SMTP_SEND, "send", "transmitted"),
+    _step("SQL", "send", "ended"),
+    _created("sync"),
+    *_processed("sync"),
+    *(_step(span, "sync", "synced") for span in (SPAN_IMAP_CONNECT, SPAN_IMAP_LOGIN, SPAN_IMAP_LIST)),
+    *(_step(span, "sync", "fetched") for span in (SPAN_IMAP_SELECT, SPAN_IMAP_FETCH)),
+    _step(SPAN_IMAP_CHANGES, "sync", "compared"),
+    _step("SQL", "sync", "ended"),
+    _created("delete"),
+    *_processed("delete"),
+    *(_step(span, "delete", "deleted") for span in (SPAN_IMAP_CONNECT, SPAN_IMAP_LOGIN, SPAN_IMAP_LIST)),
+    _step(SPAN_IMAP_CREATE, "delete", "trash-made"),
+    _step(SPAN_IMAP_MOVE, "delete", "moved"),
+    _step(SPAN_IMAP_EXPUNGE, "delete", "expunged"),
+    _step("SQL", "delete", "ended"),
+    _created("spam"),
+    _asked("spam", "arrived"),
+    _published("spam", "arrived"),
+    *_processed("spam"),
+    _step("SQL", "spam", "ended"),
+    *_processed("periodic"),
+    _asked("periodic", "fanned-out"),
+    _asked("periodic", "fanned-out-apart", "link"),
+    *_processed("cleanup"),
+    # The attempts of a job are siblings: below its creation, never below each other.
+    *_processed("retry", "retried"),
+    _published("retry", "retried"),
+    _caused("retry", "retried"),
+    # A soft time limit: the rest of the work goes on in another execution.
+    *_processed("continuation", "continued"),
+    _published("continuation", "continued"),
+    _caused("continuation", "continued"),
+    # A process was killed, by itself or with its worker; the message comes back, or another one is sent.
+    *_processed("lost", "lost"),
+    # The hard time limit: the message is acknowledged, so another one is sent.
+    *_processed("time-limit", "cut-off"),
+    _caused("time-limit", "cut-off"),
+    # A stopping worker puts back what it could not finish.
+    *_processed("shutdown", "put-back"),
+    # The broker has lost a message, or is slow to hand it out.
+    _published("republish", "published-again"),
+    # A second copy of a message finds nothing to do.
+    Edge(parent="send", parent_kind="PRODUCER", child="settle", child_kind="CLIENT", way="settle", when="refused"),
 )
 
 

@@ -39,6 +39,9 @@ _log = logging.getLogger(__name__)
 
 #: Celery's own bound on retries; ``policy.decide`` is asked before, and continuations are no retries.
 _RETRIES_UNBOUNDED: Final = 1_000_000
+#: Synchronisations that are shown in the trace of the fan-out that asked for them. Each has some twenty spans, so that
+#: trace stays near a thousand, which a person can still look through; of a larger fan-out each begins its own, by link.
+FAN_OUT_NESTED_MAX: Final = 50
 #: What a row keeps of an error's words.
 DETAIL_CHARS_MAX: Final = 300
 
@@ -278,7 +281,7 @@ def _periodic_sync(app: MailCelery, work: Work) -> Settled:
             idempotency_key=f"periodic:{work.lease.job_id}:{client.id}",
             request=b"",
         )
-        submit(app, work.tools.database, client.scope, job)
+        submit(app, work.tools.database, client.scope, job, own_trace=len(clients) > FAN_OUT_NESTED_MAX)
     result: dict[str, object] = {"outcome": "fanned-out", "clients": len(clients)}
     with work.tools.system.session(SYSTEM) as session:
         jobs.finish(session, work.lease, work.ending("succeeded"), state="succeeded", outcome="fanned-out")

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from sqlalchemy.orm import Session
 
-from email_service import jobs, message, telemetry
+from email_service import jobs, message, policy, telemetry
 from email_service.api import answers, schemas
 from email_service.api.routing import Call, Table
 from email_service.celery_app import submit
@@ -143,6 +143,8 @@ def list_tasks(call: Call) -> dict[str, Any]:
 def _batch(call: Call, task: str, verb: str, ids: list[uuid.UUID], args: dict[str, Any]) -> dict[str, Any]:
     """One job per client, all in one transaction. The first is published at once, the others by the dispatcher."""
     made: list[NewJob] = []
+    # Each job has a creation of its own, beside the first one's.
+    request = telemetry.current_traceparent()
 
     def plan(session: Session) -> NewJob:
         if call.idempotency_key and jobs.keyed(session, call.scope, [call.idempotency_key]):
@@ -165,8 +167,12 @@ def _batch(call: Call, task: str, verb: str, ids: list[uuid.UUID], args: dict[st
 
     def write(session: Session) -> None:
         for job in made[1:]:
-            job_now = replace(job, traceparent=telemetry.current_traceparent())
-            jobs.enqueue(session, call.scope, job_now, time_scale=call.tools.settings.time_scale, publish=False)
+            queue = policy.TASKS[job.name].queue
+            with telemetry.publish_span(
+                queue, str(job.id), job.name, tenant_id=call.scope.tenant_id, parent=request
+            ) as span:
+                job_now = replace(job, traceparent=telemetry.traceparent(span))
+                jobs.enqueue(session, call.scope, job_now, time_scale=call.tools.settings.time_scale, publish=False)
 
     enqueued = submit(call.celery, call.tools.database, call.scope, plan, write)
     found = [(job.id, job.client_id) for job in made] if enqueued.created else _earlier(call, len(ids))

@@ -13,6 +13,7 @@ import logging
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final, TypeAlias
 
 from sqlalchemy import CursorResult, bindparam, text
@@ -21,7 +22,7 @@ from sqlalchemy.exc import DataError, DBAPIError
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import TextClause
 
-from email_service import imap, jobs, telemetry
+from email_service import imap, jobs, policy, telemetry
 from email_service.errors import NotFoundError
 from email_service.jobs import NewJob
 from email_service.service.syncing import folders
@@ -257,6 +258,8 @@ def _ask_for_spam_check(session: Session, work: Work, prepared: Prepared, new: _
         parent_job_id=lease.job_id,
         idempotency_key=f"spam:{place}",
         request=b"",
-        traceparent=telemetry.current_traceparent(),
     )
-    jobs.enqueue(session, lease.scope, job, time_scale=work.tools.settings.time_scale, publish=False)
+    queue = policy.TASKS[job.name].queue
+    with telemetry.publish_span(queue, str(job.id), job.name, tenant_id=lease.scope.tenant_id) as span:
+        job = replace(job, traceparent=telemetry.traceparent(span))
+        jobs.enqueue(session, lease.scope, job, time_scale=work.tools.settings.time_scale, publish=False)
