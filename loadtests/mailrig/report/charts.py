@@ -14,6 +14,7 @@ from typing import Final
 
 from mailrig.report import words, workers
 from mailrig.report.folder import Row, RunFolder
+from mailrig.report.links import Links
 from mailrig.report.markup import Markup, join
 from mailrig.report.plot import (
     Backdrop,
@@ -102,18 +103,18 @@ def _highest(points: Iterable[Point]) -> str:
 # --- latencies --------------------------------------------------------------------------------------------------------
 
 
-def accept_latency(asked: Sequence[Request], backdrop: Backdrop) -> Chart | None:
+def accept_latency(asked: Sequence[Request], backdrop: Backdrop, links: Links) -> Chart | None:
     """From the intended time to the 202."""
     known = [(request, took) for request in asked if (took := request.accept_ns) is not None]
     what = f"from the intended time to the 202{_without(asked, known)}"
-    return _latency(known, backdrop, id_="accept", title="Time to accept", what=what)
+    return _latency(known, backdrop, links, id_="accept", title="Time to accept", what=what)
 
 
-def e2e_latency(asked: Sequence[Request], backdrop: Backdrop) -> Chart | None:
+def e2e_latency(asked: Sequence[Request], backdrop: Backdrop, links: Links) -> Chart | None:
     """From the intended time to the end of the job."""
     known = [(request, took) for request in asked if (took := request.e2e_ns) is not None]
     what = f"from the intended time to the end of the job{_without(asked, known)}"
-    return _latency(known, backdrop, id_="e2e", title="Time to settle", what=what)
+    return _latency(known, backdrop, links, id_="e2e", title="Time to settle", what=what)
 
 
 def _without(asked: Sequence[Request], known: Sequence[tuple[Request, int]]) -> str:
@@ -122,7 +123,7 @@ def _without(asked: Sequence[Request], known: Sequence[tuple[Request, int]]) -> 
 
 
 def _latency(
-    known: Sequence[tuple[Request, int]], backdrop: Backdrop, *, id_: str, title: str, what: str
+    known: Sequence[tuple[Request, int]], backdrop: Backdrop, links: Links, *, id_: str, title: str, what: str
 ) -> Chart | None:
     """A dot per request where it was due, and percentiles per bin."""
     if not known:
@@ -131,7 +132,12 @@ def _latency(
     scale = logarithmic((took for _, took in known), 118)
     series = [_percentiles(axis, known, rank, style) for rank, style in ((50, "line ink"), (95, "line dashed ink"))]
     dots = [
-        dot(axis, scale, r.intended_ns, took, class_=f"dot {queue_class(r.f)}{' warm' * r.warmup}", tip=_tip(r, axis))
+        dot(
+            *(axis, scale, r.intended_ns, took),
+            class_=f"dot {queue_class(r.f)}{' warm' * r.warmup}",
+            tip=_tip(r, axis),
+            trace=links.index(r.task_id),
+        )
         for r, took in _dots(axis, known)
     ]
     values = [took for request, took in known if not request.warmup] or [took for _, took in known]

@@ -15,7 +15,13 @@ from mailrig.report.folder import Row, RunFolder
 from mailrig.report.timeline import Axis, Mark, Request, percentile
 
 _FINAL: Final = ("succeeded", "failed", "unknown")
+_UNFINISHED: Final = "unfinished"
 _RESULTS: Final = ("ok", "info")
+#: Titles of the numbers of a task, and of its times, wherever they are listed.
+COUNTS: Final = ("jobs", *_FINAL, _UNFINISHED, "executions", "retries", "killed")
+TIMES: Final = ("queue p50", "queue p95", "run p50", "run p95")
+#: Those of them that should be none.
+COUNTS_BAD: Final = frozenset({"failed", "unknown", _UNFINISHED, "killed"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +42,12 @@ class TaskFigures:
     run_ns: tuple[float, float] | None
     #: Error types of executions, with how often.
     errors: tuple[tuple[str, int], ...]
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Its numbers, as ``COUNTS`` names them."""
+        states = (self.states.get(state, 0) for state in (*_FINAL, _UNFINISHED))
+        return (self.jobs, *states, self.executions, self.retries, self.killed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +103,7 @@ def tasks(folder: RunFolder) -> tuple[TaskFigures, ...]:
 
 
 def _task(name: str, jobs: list[Row], ran: list[Row], created: Mapping[str, Any]) -> TaskFigures:
-    states = Counter(row["state"] if row["state"] in _FINAL else "unfinished" for row in jobs)
+    states = Counter(row["state"] if row["state"] in _FINAL else _UNFINISHED for row in jobs)
     outcomes = Counter(row.get("outcome") for row in ran)
     errors = Counter(words.clean(row["error_type"]) for row in ran if row.get("error_type"))
     return TaskFigures(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,7 @@ _TABLES: Final[Mapping[str, Mapping[str, type]]] = {
     "processes": {"kind": str, "pid": int, "started_ns": int},
     "queues": {"time_ns": int, "ready": dict, "unacked": list},
     "memory": {"time_ns": int, "processes": list},
+    "leaks": {"sink": str},
 }  # fmt: skip
 _HISTORY: Final[Mapping[str, type]] = {"time_ns": int, "type": str, "f": str, "value": dict}
 _TRACE_ID: Final = re.compile(rb'"traceId":\s*"([0-9a-fA-F]+)"')
@@ -61,6 +63,8 @@ class RunFolder:
     processes: tuple[Row, ...] = ()
     queues: tuple[Row, ...] = ()
     memory: tuple[Row, ...] = ()
+    #: A row for each sink that was searched for secrets.
+    leaks: tuple[Row, ...] = ()
     #: What could not be read, in the order of the files.
     problems: tuple[str, ...] = ()
     #: Files that were not there.
@@ -96,12 +100,12 @@ def load_spans(path: Path, trace_ids: Collection[str]) -> tuple[tuple[Row, ...],
     return tuple(spans), reader.told()
 
 
-def trace_ids(path: Path) -> set[str]:
-    """Every trace that has a span."""
-    found: set[str] = set()
+def trace_sizes(path: Path) -> Counter[str]:
+    """Every trace that has a span, with how many lines of spans it is in."""
+    found: Counter[bytes] = Counter()
     for _, line in _Reader(path).raw_lines("evidence/spans.jsonl"):
-        found.update(match.decode() for match in _TRACE_ID.findall(line))
-    return found
+        found.update(_TRACE_ID.findall(line))
+    return Counter({trace_id.decode(): number for trace_id, number in found.items()})
 
 
 class _Reader:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from mailrig.report import words
@@ -86,8 +86,8 @@ def _mark(axis: Axis, mark: Mark, top: int) -> Markup:
 # --- who ran what -----------------------------------------------------------------------------------------------------
 
 
-def lanes(folder: RunFolder, backdrop: Backdrop) -> Chart | None:
-    """A lane per worker process, under the main process that started it."""
+def lanes(folder: RunFolder, backdrop: Backdrop, traces: Mapping[str, int]) -> Chart | None:
+    """A lane per worker process, under the main process that started it; ``traces`` are those that a bar can open."""
     axis = backdrop.axis
     found = groups(folder, axis)
     if not any(group.lanes for group in found):
@@ -97,7 +97,7 @@ def lanes(folder: RunFolder, backdrop: Backdrop) -> Chart | None:
     for group in drawn:
         shapes.append(_head(axis, group, height))
         for index, lane in enumerate(group.lanes):
-            shapes.append(_lane(axis, lane, height + _HEAD_PX + index * _LANE_PX))
+            shapes.append(_lane(axis, lane, traces, height + _HEAD_PX + index * _LANE_PX))
         height += _HEAD_PX + len(group.lanes) * _LANE_PX + 4
     bars = [bar for group in found for lane in group.lanes for bar in lane.bars]
     outcomes = Counter(bar.outcome for bar in bars)
@@ -105,7 +105,7 @@ def lanes(folder: RunFolder, backdrop: Backdrop) -> Chart | None:
     return Chart(
         id="lanes",
         title="Worker processes",
-        note="a lane per process, a bar per execution" + _left(bars_left, lanes_left),
+        note="a lane per process, a bar per execution, which opens its trace" + _left(bars_left, lanes_left),
         description=f"{words.count(len(bars), 'execution')}: "
         + ", ".join(f"{number} {outcome}" for outcome, number in sorted(outcomes.items()))
         + ".",
@@ -171,12 +171,17 @@ def _head(axis: Axis, group: Group, top: int) -> Markup:
     return element("g", shapes)
 
 
-def _lane(axis: Axis, lane: Lane, top: int) -> Markup:
+def _lane(axis: Axis, lane: Lane, traces: Mapping[str, int], top: int) -> Markup:
     middle = top + _LANE_PX / 2
     life = box(axis, lane.start_ns, lane.end_ns, top + 2, _LANE_PX - 4, class_="life", tip=f"child process {lane.pid}")
     y = middle - _BAR_PX / 2
     bars = [
-        box(axis, bar.start_ns, bar.end_ns, y, _BAR_PX, class_=_bar_class(bar), tip=_tip(axis, bar))
+        box(
+            *(axis, bar.start_ns, bar.end_ns, y, _BAR_PX),
+            class_=_bar_class(bar),
+            tip=_tip(axis, bar),
+            trace=traces.get(bar.trace_id),
+        )
         for bar in lane.bars
     ]
     marks = [*_seams(axis, lane, y), *_kills(axis, lane, middle)]

@@ -3,7 +3,7 @@
 Rule 1: a section that has no data says so, and one that can't be drawn says why; the rest of the page is there.
 Rule 2: nothing is fetched: style, script and images are inline, and the page's own policy forbids all else, including
 any script but ours.
-Rule 3: big runs are thinned (charts, lanes, waterfall say how), so that the page stays below 3 MB.
+Rule 3: big runs are thinned (charts, lanes, bundle say how), so that the page stays below 3 MB.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from mailrig.report import charts, lanes, tables, traces, words
+from mailrig.report import bundle, charts, lanes, slowest, tables, words
 from mailrig.report.headline import headline, named, verdict_word
 from mailrig.report.markup import Child, Markup, element, join
 from mailrig.report.plot import Chart
 from mailrig.report.timeline import BINS_MAX, Axis
 from mailrig.report.view import DAMAGE, View
-from mailrig.report.waterfall import SPANS_MAX, legend, waterfall
 
 _HERE: Final = Path(__file__).parent
 
@@ -30,8 +29,9 @@ def render(run: View) -> str:
     """The whole page."""
     drawn: list[Chart] = []
     sections = [_section(title, id_, build, run, drawn) for id_, title, build in _SECTIONS]
-    script, style = _asset("page.js"), _asset("page.css")
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src '{_digest(script)}'"
+    scripts, style = [_asset(name) for name in ("page.js", "traces.js")], _asset("page.css") + _asset("traces.css")
+    digests = " ".join(f"'{_digest(script)}'" for script in scripts)
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src {digests}"
     head = element(
         "head",
         element("meta", charset="utf-8"),
@@ -47,8 +47,8 @@ def render(run: View) -> str:
         _PATTERNS,
         element("main", headline(run), _navigation(), sections),
         element("div", id="tip", role="status", hidden=True),
-        element("script", Markup(_data(run.axis, drawn)), type="application/json", id="data"),
-        element("script", Markup(script)),
+        element("script", Markup(_data(run, drawn)), type="application/json", id="data"),
+        [element("script", Markup(script)) for script in scripts],
     )
     return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
 
@@ -61,10 +61,12 @@ def _digest(script: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
-def _data(axis: Axis | None, drawn: Sequence[Chart]) -> str:
-    """The series for the script. ``<`` is written as an escape: the text stands inside an element."""
+def _data(run: View, drawn: Sequence[Chart]) -> str:
+    """Series and traces for the scripts. ``<`` is written as an escape: the text stands inside an element."""
+    axis = run.axis
     span = [axis.seconds(axis.start_ns), axis.seconds(axis.end_ns)] if axis else [0, 1]
-    data = {"span": span, "charts": {chart.id: chart.data(axis) for chart in drawn if axis and chart.series}}
+    series = {chart.id: chart.data(axis) for chart in drawn if axis and chart.series}
+    data = {"span": span, "charts": series, "traces": run.bundle.data, "jaeger": run.links.jaeger}
     return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
 
 
@@ -72,7 +74,7 @@ def _data(axis: Axis | None, drawn: Sequence[Chart]) -> str:
 
 
 def _gates(run: View, _drawn: list[Chart]) -> Child:
-    return tables.gates(run.folder.verdict)
+    return tables.gates(run.folder.verdict, run.links)
 
 
 def _timeline(run: View, drawn: list[Chart]) -> Child:
@@ -82,8 +84,8 @@ def _timeline(run: View, drawn: list[Chart]) -> Child:
     found = [
         lanes.events(backdrop),
         charts.throughput(run.asked, backdrop),
-        charts.accept_latency(run.asked, backdrop),
-        charts.e2e_latency(run.asked, backdrop),
+        charts.accept_latency(run.asked, backdrop, run.links),
+        charts.e2e_latency(run.asked, backdrop, run.links),
         charts.queue_depth(folder, backdrop),
         charts.held(folder, backdrop),
     ]
@@ -112,7 +114,7 @@ def _figures(found: Sequence[Chart | None], axis: Axis, drawn: list[Chart]) -> M
 
 def _workers(run: View, drawn: list[Chart]) -> Child:
     backdrop = run.backdrop
-    chart = lanes.lanes(run.folder, backdrop) if backdrop else None
+    chart = lanes.lanes(run.folder, backdrop, run.links.carried) if backdrop else None
     return _figures([chart], backdrop.axis, drawn) if backdrop and chart else None
 
 
@@ -125,54 +127,7 @@ def _memory(run: View, drawn: list[Chart]) -> Child:
 
 
 def _traces(run: View, _drawn: list[Chart]) -> Child:
-    found, parts, seen = run.candidates, [], set[str]()
-    for title, group in (
-        ("Slowest send", found.send),
-        ("Slowest sync", found.sync),
-        ("A killed execution", found.killed),
-    ):
-        # A killed execution often is the slowest send as well: another one tells more than the same again.
-        chosen = (
-            next((c for c in group if c.trace_id not in seen), None)
-            if group is found.killed
-            else next(iter(group), None)
-        )
-        if chosen is None:
-            parts.append(_no_trace(title, f"the trace {group[0].trace_id} above" if group else "none in this run"))
-        else:
-            seen.add(chosen.trace_id)
-            parts.append(_trace(run, title, chosen))
-    return [*parts, tables.slowest(found)] if run.candidates != traces.Candidates() else None
-
-
-def _no_trace(title: str, why: str) -> Markup:
-    return element("div", element("h3", title), element("p", why, class_="nothing"), class_="trace")
-
-
-def _trace(run: View, title: str, chosen: traces.Candidate) -> Markup:
-    rows = traces.tree(run.spans, chosen.trace_id)
-    if not rows:
-        return _no_trace(title, f"trace {chosen.trace_id} has no spans")
-    note = f"{words.duration(chosen.took_ns)} from the intended time to the end of the job"
-    if chosen in run.candidates.killed:
-        note = f"{chosen.what}; {words.duration(chosen.took_ns)} from the job's creation to its end"
-    return element(
-        "div",
-        element("h3", title, " ", element("span", note, class_="chart-note")),
-        element(
-            "p",
-            "trace ",
-            element("code", chosen.trace_id),
-            " · task ",
-            element("code", chosen.task_id),
-            " · ",
-            words.count(len(rows), "span"),
-            class_="note",
-        ),
-        legend(rows),
-        waterfall(rows),
-        class_="trace",
-    )
+    return slowest.section(run.shown, len(run.folder.executions), run.links)
 
 
 def _outcomes(run: View, _drawn: list[Chart]) -> Child:
@@ -191,6 +146,10 @@ def _tenants(run: View, _drawn: list[Chart]) -> Child:
     return tables.tenants(run.folder, run.asked)
 
 
+def _leaks(run: View, _drawn: list[Chart]) -> Child:
+    return tables.leaks(run.folder)
+
+
 def _files(run: View, _drawn: list[Chart]) -> Child:
     return [element("p", _THINNING, class_="note"), tables.files(run.folder.path)]
 
@@ -200,18 +159,19 @@ _THINNING: Final = (
     f"most {BINS_MAX}. Samples of queues and memory are the highest of each of {charts.SAMPLES_MAX:,} equal times. "
     f"Beyond {charts.DOTS_MAX:,} requests only the slowest of each bin and kind is a dot. Beyond {lanes.BARS_MAX:,} "
     "executions those that did not simply succeed are drawn first, then the longest. Of a trace's spans at most "
-    f"{SPANS_MAX} are drawn, those that say something first, each with its ancestors."
+    f"{bundle.SPANS_MAX} are drawn, those that say something first, each with its ancestors."
 )
 _Build = Callable[[View, list[Chart]], Child]
 _SECTIONS: Final[tuple[tuple[str, str, _Build], ...]] = (
     ("gates", "Gates", _gates),
     ("timeline", "Load over time", _timeline),
     ("workers", "Worker lanes", _workers),
+    ("traces", "Slowest executions", _traces),
     ("memory", "Memory", _memory),
-    ("traces", "Waterfalls", _traces),
     ("outcomes", "Outcomes and retries", _outcomes),
     ("nemesis", "What was done to it", _nemesis),
     ("tenants", "Tenants", _tenants),
+    ("leaks", "Search for secrets", _leaks),
     ("files", "Files of the run", _files),
 )
 

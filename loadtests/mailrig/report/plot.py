@@ -270,18 +270,32 @@ def _across(axis: Axis, time_ns: float) -> str:
     return f"{_STRETCH * axis.share(time_ns):.1f}".removesuffix(".0")
 
 
-def dot(axis: Axis, scale: Scale, time_ns: int, value: float, *, class_: str, tip: str) -> Markup:
-    """One observation."""
+def dot(
+    axis: Axis, scale: Scale, time_ns: int, value: float, *, class_: str, tip: str, trace: int | None = None
+) -> Markup:
+    """One observation; ``trace`` is what it opens."""
     x = f"{axis.percent(time_ns):.2f}%"
-    return element("circle", cx=x, cy=scale.at(value), r=2.2, class_=class_, data_tip=tip)
+    return element("circle", cx=x, cy=scale.at(value), r=2.2, class_=class_, data_tip=tip, data_t=trace)
 
 
-def box(axis: Axis, start_ns: int, end_ns: int, top_px: float, height_px: float, *, class_: str, tip: str) -> Markup:
-    """A time from here to there."""
-    return _span(axis, start_ns, end_ns, top_px, height_px, class_=class_, data_tip=tip)
+def box(
+    axis: Axis,
+    start_ns: int,
+    end_ns: int,
+    top_px: float,
+    height_px: float,
+    *,
+    class_: str,
+    tip: str,
+    trace: int | None = None,
+) -> Markup:
+    """A time from here to there; ``trace`` is what it opens."""
+    return _span(axis, start_ns, end_ns, top_px, height_px, class_=class_, data_tip=tip, data_t=trace)
 
 
-def _span(axis: Axis, start_ns: int, end_ns: int, top_px: float, height_px: float, **attributes: str) -> Markup:
+def _span(
+    axis: Axis, start_ns: int, end_ns: int, top_px: float, height_px: float, **attributes: str | int | None
+) -> Markup:
     left, right = axis.percent(start_ns), axis.percent(end_ns)
     return element(
         "rect", x=f"{left:.2f}%", width=f"{max(right - left, 0):.2f}%", y=top_px, height=height_px, **attributes

@@ -10,13 +10,14 @@ from urllib.parse import quote
 
 from mailrig.report import figures, words
 from mailrig.report.folder import RunFolder
+from mailrig.report.links import Links
 from mailrig.report.markup import Child, Markup, element, join
 from mailrig.report.timeline import Axis, Mark, Request, answers
-from mailrig.report.traces import Candidate, Candidates
 
 #: The report's own files, and what is not worth a link.
 _NOT_RAW: Final = frozenset({"report.html"})
 _FILES_MAX: Final = 200
+_HITS_MAX: Final = 5
 
 
 def table(head: Sequence[tuple[str, str]], rows: Iterable[Sequence[Child]], *, class_: str = "") -> Markup:
@@ -46,7 +47,7 @@ def badge(verdict: object) -> Markup:
     return element("span", mark, " ", text, class_=f"badge v-{text if text in words.MARKS else 'unknown'}")
 
 
-def gates(verdict: Mapping[str, Any]) -> Markup | None:
+def gates(verdict: Mapping[str, Any], links: Links) -> Markup | None:
     """All gates, validity first."""
     listed = ordered(verdict)
     if not listed:
@@ -58,7 +59,7 @@ def gates(verdict: Mapping[str, Any]) -> Markup | None:
             "table",
             element("thead", element("tr", [element("th", title, scope="col", class_=kind) for title, kind in head])),
             [
-                _gate_group(kind, title, listed)
+                _gate_group(kind, title, listed, links)
                 for kind, title in (
                     ("validity", "validity: was it a good measurement?"),
                     ("gate", "gates: was the system right?"),
@@ -83,7 +84,7 @@ def details(gate: Mapping[str, Any]) -> list[str]:
     return [words.clean(line) for line in listed] if isinstance(listed, list | tuple) else []
 
 
-def _gate_group(kind: str, title: str, listed: Sequence[Mapping[str, Any]]) -> Markup | None:
+def _gate_group(kind: str, title: str, listed: Sequence[Mapping[str, Any]], links: Links) -> Markup | None:
     own = [gate for gate in listed if (gate.get("kind") == "validity") == (kind == "validity")]
     if not own:
         return None
@@ -96,10 +97,10 @@ def _gate_group(kind: str, title: str, listed: Sequence[Mapping[str, Any]]) -> M
         colspan=5,
         scope="rowgroup",
     )
-    return element("tbody", element("tr", heading, class_="group"), [_gate(gate) for gate in own])
+    return element("tbody", element("tr", heading, class_="group"), [_gate(gate, links) for gate in own])
 
 
-def _gate(gate: Mapping[str, Any]) -> Markup:
+def _gate(gate: Mapping[str, Any], links: Links) -> Markup:
     verdict, cases = gate.get("verdict", "unknown"), details(gate)
     row = element(
         "tr",
@@ -115,7 +116,7 @@ def _gate(gate: Mapping[str, Any]) -> Markup:
     summary = element(
         "summary", words.count(len(cases), "case") if verdict != "pass" else words.count(len(cases), "note")
     )
-    lines = element("ul", [element("li", line) for line in cases])
+    lines = element("ul", [element("li", links.text(line)) for line in cases])
     folded = element("details", summary, lines, open=verdict != "pass")
     return join([row, element("tr", element("td", folded, colspan=5), class_="cases")])
 
@@ -128,33 +129,18 @@ def outcomes(folder: RunFolder) -> Markup | None:
     found = figures.tasks(folder)
     if not found:
         return None
-    numbers = (
-        "jobs",
-        "succeeded",
-        "failed",
-        "unknown",
-        "unfinished",
-        "executions",
-        "retries",
-        "killed",
-        "most per job",
-    )
-    times = ("queue p50", "queue p95", "run p50", "run p95")
-    head = [("task", ""), *((title, "number") for title in (*numbers, *times)), ("errors of executions", "")]
+    numbers = (*figures.COUNTS, "most per job", *figures.TIMES)
+    head = [("task", ""), *((title, "number") for title in numbers), ("errors of executions", "")]
     rows = [
         [
             task.name,
-            f"{task.jobs:,}",
             *(
-                _notable(task.states.get(state, 0), "succeeded" not in state)
-                for state in ("succeeded", "failed", "unknown", "unfinished")
+                _notable(number, bad=name in figures.COUNTS_BAD)
+                for name, number in zip(figures.COUNTS, task.counts, strict=True)
             ),
-            f"{task.executions:,}",
-            _notable(task.retries, bad=False),
-            _notable(task.killed, bad=True),
             f"{task.executions_max}",
-            *_pair(task.queue_ns),
-            *_pair(task.run_ns),
+            *words.pair(task.queue_ns),
+            *words.pair(task.run_ns),
             ", ".join(f"{name} × {number}" for name, number in task.errors) or words.NOTHING,  # noqa: RUF001  # the sign for times
         ]
         for task in found
@@ -164,10 +150,6 @@ def outcomes(folder: RunFolder) -> Markup | None:
 
 def _notable(number: int, bad: bool) -> Markup:  # noqa: FBT001  # one private flag
     return element("span", f"{number:,}", class_="zero" if not number else "bad" if bad else None)
-
-
-def _pair(values: tuple[float, float] | None) -> tuple[str, str]:
-    return (words.duration(values[0]), words.duration(values[1])) if values else (words.NOTHING, words.NOTHING)
 
 
 def requests(folder: RunFolder, asked: Sequence[Request]) -> Markup | None:
@@ -216,7 +198,7 @@ def tenants(folder: RunFolder, asked: Sequence[Request]) -> Markup | None:
         [
             t.name,
             *(f"{n:,}" for n in (t.mailboxes, t.requests, t.accepted, t.settled)),
-            *_pair(t.e2e_ns),
+            *words.pair(t.e2e_ns),
             f"{t.messages:,}",
         ]
         for t in found
@@ -224,29 +206,26 @@ def tenants(folder: RunFolder, asked: Sequence[Request]) -> Markup | None:
     return table([("tenant", ""), *((title, "number") for title in titles)], rows, class_="compact") if rows else None
 
 
-def slowest(found: Candidates) -> Markup | None:
-    """Traces that are worth a look, with their ids for ``mailrig trace``."""
+def leaks(folder: RunFolder) -> Markup | None:
+    """Where secrets were looked for, and what was found."""
     rows = [
         [
-            _what(candidate, index, killed=killed),
-            words.duration(candidate.took_ns),
-            element("code", words.clean(candidate.trace_id)),
-            element("code", words.clean(candidate.task_id)),
+            words.clean(row["sink"]),
+            words.size(row.get("bytes")) if isinstance(row.get("bytes"), int) else words.NOTHING,
+            words.clean(row.get("secrets_searched", words.NOTHING)),
+            _hits(row.get("hits")),
         ]
-        for group, killed in ((found.send, False), (found.sync, False), (found.killed[:10], True))
-        for index, candidate in enumerate(group, start=1)
+        for row in folder.leaks
     ]
-    if not rows:
-        return None
-    note = element("span", "mailrig trace RUN ID draws one in the terminal", class_="chart-note")
-    listed = table([("trace", ""), ("took", "number"), ("trace id", ""), ("task id", "")], rows)
-    return join([element("h3", "Worth a look ", note), listed])
+    head = [("sink", ""), ("searched", "number"), ("secrets looked for", "number"), ("found", "")]
+    return table(head, rows, class_="compact") if rows else None
 
 
-def _what(candidate: Candidate, index: int, *, killed: bool) -> str:
-    if killed:
-        return f"killed: {candidate.what}"
-    return f"{candidate.what}, slowest {index}" + " (warm-up)" * candidate.warmup
+def _hits(hits: object) -> Markup:
+    """Hits as the search tells them: places and kinds, never the secret."""
+    listed = [words.one_line(hit, limit=160) for hit in hits] if isinstance(hits, list) else []
+    shown = [*listed[:_HITS_MAX], *([f"and {len(listed) - _HITS_MAX} more"] if len(listed) > _HITS_MAX else [])]
+    return element("span", "; ".join(shown) or "nothing", class_="bad" if listed else "zero")
 
 
 # --- files ------------------------------------------------------------------------------------------------------------

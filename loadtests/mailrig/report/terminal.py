@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mailrig.report import words
-from mailrig.report.folder import RunFolder, load_folder, load_spans, trace_ids
+from mailrig.report.folder import RunFolder, load_folder, load_spans, trace_sizes
 from mailrig.report.tables import details, ordered
 from mailrig.report.traces import Candidates, SpanRow, candidates, thin, tree
 from mailrig.report.view import DAMAGE
@@ -165,7 +165,7 @@ def _candidates(folder: RunFolder) -> Candidates:
 
 def _chosen(folder: RunFolder, given: str) -> str:
     """The trace with this id, or with the only id that begins so; a task's id stands for its trace."""
-    traces = trace_ids(folder.path)
+    traces = trace_sizes(folder.path)
     known = {trace_id: trace_id for trace_id in traces}
     known |= {row["job_id"]: row["trace_id"] for row in folder.jobs if row.get("trace_id")}
     wanted = given.strip().lower()

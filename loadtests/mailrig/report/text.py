@@ -160,44 +160,15 @@ def _cases(run: View) -> list[str]:
 
 
 def _tasks(run: View) -> list[str]:
-    rows = [
-        (
-            t.name,
-            t.jobs,
-            *(t.states.get(state, 0) for state in ("succeeded", "failed", "unknown", "unfinished")),
-            t.executions,
-            t.retries,
-            t.killed,
-            *_pair(t.queue_ns),
-            *_pair(t.run_ns),
-        )
-        for t in figures.tasks(run.folder)
-    ]
-    head = (
-        "task",
-        "jobs",
-        "succeeded",
-        "failed",
-        "unknown",
-        "unfinished",
-        "executions",
-        "retries",
-        "killed",
-        "queue p50",
-        "queue p95",
-        "run p50",
-        "run p95",
-    )
-    return ["## Outcomes", "", *_table(head, "l" + "r" * 12, rows)] if rows else []
-
-
-def _pair(values: tuple[float, float] | None) -> tuple[str, str]:
-    return (words.duration(values[0]), words.duration(values[1])) if values else (words.NOTHING, words.NOTHING)
+    rows = [(t.name, *t.counts, *words.pair(t.queue_ns), *words.pair(t.run_ns)) for t in figures.tasks(run.folder)]
+    numbers = (*figures.COUNTS, *figures.TIMES)
+    return ["## Outcomes", "", *_table(("task", *numbers), "l" + "r" * len(numbers), rows)] if rows else []
 
 
 def _tenants(run: View) -> list[str]:
     rows = [
-        (t.name, t.requests, t.accepted, t.settled, *_pair(t.e2e_ns)) for t in figures.tenants(run.folder, run.asked)
+        (t.name, t.requests, t.accepted, t.settled, *words.pair(t.e2e_ns))
+        for t in figures.tenants(run.folder, run.asked)
     ]
     head = ("tenant", "requests", "accepted", "settled", "settle p50", "settle p95")
     return ["## Tenants", "", *_table(head, "lrrrrr", rows)] if rows else []

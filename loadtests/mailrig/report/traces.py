@@ -17,9 +17,12 @@ from mailrig.report.folder import Row, RunFolder
 from mailrig.report.timeline import Request, requests
 
 #: OTLP's numbers of kinds and of the status ERROR.
-_SERVER, _PRODUCER, _CONSUMER = 2, 4, 5
+_SERVER, _PRODUCER, CONSUMER = 2, 4, 5
 _ERROR: Final = 2
 _S: Final = 1e9
+#: A wait beyond ten years, or one that is no number, is none.
+_WAIT_MAX_S: Final = 3e8
+_LINKS_MAX: Final = 3
 #: A span that is not one of these parts is ``other``.
 PARTS: Final = ("http", "queue", "smtp", "imap", "database", "broker", "other")
 _BEAT: Final = "beat"
@@ -32,6 +35,9 @@ class SpanRow:
     """One line of a waterfall."""
 
     depth: int
+    span_id: str
+    #: OTLP's number.
+    kind: int
     name: str
     service: str
     #: One of ``PARTS``.
@@ -40,8 +46,11 @@ class SpanRow:
     end_ns: int
     #: How long the message waited in the queue before the span began; 0 if it is no execution.
     wait_ns: int
+    #: The end of that wait: how long the worker held the message before it could begin.
+    held_ns: int
     error: bool
-    #: Words that a reader must not miss: ``killed``, ``synthesised``, ``retry``, ``parent missing``, an error's type.
+    #: Words that a reader must not miss: ``killed``, ``synthesised``, ``retry``, ``parent missing``, an error's
+    #: type, and the spans that it is linked to.
     notes: tuple[str, ...]
     attributes: Mapping[str, Any]
 
@@ -49,6 +58,11 @@ class SpanRow:
     def duration_ns(self) -> int:
         """How long it took."""
         return self.end_ns - self.start_ns
+
+    @property
+    def execution_id(self) -> str:
+        """Whose process span this is; empty if it is none's."""
+        return str(self.attributes.get(signals.EXECUTION_ID) or "") if self.kind == CONSUMER else ""
 
     @property
     def synthesised(self) -> bool:
@@ -112,6 +126,14 @@ def _killed(folder: RunFolder) -> Iterator[Candidate]:
             yield Candidate(trace_id=row["trace_id"], what=words.task(row["name"]), took_ns=took, task_id=row["job_id"])
 
 
+def trees(spans: Iterable[Row]) -> dict[str, tuple[SpanRow, ...]]:
+    """The tree of each trace."""
+    groups: dict[str, list[Row]] = defaultdict(list)
+    for span in spans:
+        groups[span["trace_id"]].append(span)
+    return {trace_id: tree(own, trace_id) for trace_id, own in groups.items()}
+
+
 def tree(spans: Iterable[Row], trace_id: str) -> tuple[SpanRow, ...]:
     """The spans of one trace, parents before children, siblings in the order of their starts."""
     own = {span["span_id"]: span for span in spans if span["trace_id"] == trace_id}
@@ -144,19 +166,27 @@ def _walk(
 
 def _row(depth: int, span: Row, own: Mapping[str, Row]) -> SpanRow:
     attributes = span["attributes"]
-    wait = attributes.get(signals.QUEUE_TIME_S)
+    wait, held = (_seconds(attributes.get(key)) for key in (signals.QUEUE_TIME_S, signals.PREFETCH_WAIT_S))
     return SpanRow(
         depth=depth,
+        span_id=words.clean(span["span_id"]),
+        kind=span["kind"],
         name=words.clean(span["name"]),
         service=words.clean(span["service"] or "unknown service"),
         part=part(span),
         start_ns=span["start_ns"],
         end_ns=max(span["end_ns"], span["start_ns"]),
-        wait_ns=round(wait * _S) if isinstance(wait, int | float) and wait > 0 else 0,
+        # Two clocks tell them: the whole is no less than its part.
+        wait_ns=max(wait, held),
+        held_ns=held,
         error=span["status"] == _ERROR,
         notes=tuple(_notes(span, own)),
         attributes=attributes,
     )
+
+
+def _seconds(value: object) -> int:
+    return round(value * _S) if isinstance(value, int | float) and 0 < value < _WAIT_MAX_S else 0
 
 
 def _notes(span: Row, own: Mapping[str, Row]) -> Iterator[str]:
@@ -174,6 +204,17 @@ def _notes(span: Row, own: Mapping[str, Row]) -> Iterator[str]:
         yield f"reply {words.clean(attributes[signals.SMTP_REPLY_CODE])}"
     if span["parent_span_id"] and span["parent_span_id"] not in own and span["kind"] != _SERVER:
         yield "parent missing"
+    yield from _links(span, own)
+
+
+def _links(span: Row, own: Mapping[str, Row]) -> Iterator[str]:
+    """Links say more than the parent does where they lead elsewhere: a fan-out, the publish of a retry."""
+    others = [link for link in span.get("links", ()) if link[1] != span["parent_span_id"]]
+    for trace_id, span_id in others[:_LINKS_MAX]:
+        near = own.get(span_id) if trace_id == span["trace_id"] else None
+        yield words.clean(f"link: {near['name']}" if near else f"link: trace {trace_id} span {span_id}")
+    if len(others) > _LINKS_MAX:
+        yield f"{len(others) - _LINKS_MAX} more links"
 
 
 def part(span: Row) -> str:
@@ -187,7 +228,7 @@ def part(span: Row) -> str:
         return "broker"
     if system:
         return "database"
-    if span["kind"] in {_PRODUCER, _CONSUMER} or signals.MESSAGING_SYSTEM in attributes:
+    if span["kind"] in {_PRODUCER, CONSUMER} or signals.MESSAGING_SYSTEM in attributes:
         return "queue"
     return "http" if span["kind"] == _SERVER else "other"
 

@@ -36,12 +36,17 @@ def duration(nanoseconds: float | None) -> str:
     size = abs(nanoseconds)
     if size < 10 * _MS and size:
         return f"{nanoseconds / _MS:.2f} ms"
-    if size < _S:
+    if size < _S - _MS / 2:  # what would be rounded to 1000 ms is 1.00 s
         return f"{nanoseconds / _MS:.0f} ms"
     if size < _MINUTE_S * _S:
         return f"{nanoseconds / _S:.2f} s"
     minutes, seconds = divmod(round(nanoseconds / _S), _MINUTE_S)
     return f"{minutes} min {seconds:02d} s"
+
+
+def pair(values_ns: tuple[float, float] | None) -> tuple[str, str]:
+    """Two durations, or two dashes."""
+    return (duration(values_ns[0]), duration(values_ns[1])) if values_ns else (NOTHING, NOTHING)
 
 
 def size(size_bytes: float | None) -> str:

@@ -34,6 +34,7 @@ class Bar:
     outcome: str
     #: What a reader wants to know about it, line by line.
     detail: str
+    trace_id: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +167,7 @@ def _bars(rows: list[Row], last_seen_ns: int, deaths: list[tuple[int, int | None
             queue=row["queue"],
             outcome=outcome,
             detail=_detail(row, outcome, end),
+            trace_id=str(row.get("trace_id") or ""),
         )
 
 
