@@ -14,17 +14,14 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
-import json
 import logging
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable
 from typing import Any, Final
 
 import psutil
-import redis
 from celery.signals import (
     worker_before_create_process,
     worker_process_init,
@@ -35,7 +32,7 @@ from celery.signals import (
 from celery.worker import state as celery_state
 from celery.worker.control import inspect_command
 
-from email_service import jobs, losses, policy, signals, tasks, telemetry
+from email_service import heartbeat, jobs, losses, policy, signals, tasks, telemetry
 from email_service.celery_app import MailCelery
 from email_service.config import Settings
 from email_service.errors import DatabaseError
@@ -88,12 +85,15 @@ def run(
         this_process().tools.smtp.close()
         telemetry.shutdown()
 
-    def on_ready(**_: Any) -> None:
+    def on_ready(sender: Any, **_: Any) -> None:
         stopping.take_over()
-        _register(app, concurrency, queues)
+        registration.ready(sender)
         ready()
 
     stopping = _Stopping(app.settings.soft_shutdown_s)
+    consumed = queues.split(",") if queues else list(policy.QUEUES)
+    registration = heartbeat.Registration(app.settings, concurrency=concurrency, queues=consumed)
+    heartbeat.install(app, registration)
     tasks.register(app, this_process, request=losses.JobRequest)
     telemetry.connect_worker_signals(app.settings.node)
     telemetry.take_over_pool()
@@ -121,7 +121,7 @@ def run(
         signal.setitimer(signal.ITIMER_REAL, 0)
         _kill_children()
         cut = losses.put_back(app.settings, alive)
-        _unregister(app)
+        registration.remove()
         telemetry.shutdown()
     return 1 if cut else int(worker.exitcode or 0)
 
@@ -213,29 +213,3 @@ def _void_dead_leases(make_tools: Callable[[], Tools], settings: Settings) -> No
     finally:
         tools.database.dispose()
         tools.system.dispose()
-
-
-def _register(app: MailCelery, concurrency: int, queues: str | None) -> None:
-    """Tell the exporter and the health check what this worker is."""
-    facts = {
-        "pid": os.getpid(),
-        "host": app.settings.host,
-        "started_ns": int(psutil.Process().create_time() * 1e9),
-        "ready_ns": time.time_ns(),
-        "concurrency": concurrency,
-        "queues": queues.split(",") if queues else list(policy.QUEUES),
-        "children": [child.pid for child in psutil.Process().children()],
-    }
-    _registry(app, lambda client: client.hset(signals.KEY_WORKERS, app.settings.node, json.dumps(facts)))
-
-
-def _unregister(app: MailCelery) -> None:
-    _registry(app, lambda client: client.hdel(signals.KEY_WORKERS, app.settings.node))
-
-
-def _registry(app: MailCelery, change: Callable[[Any], Any]) -> None:
-    try:
-        with redis.Redis.from_url(app.settings.broker_url, socket_timeout=2, socket_connect_timeout=2) as client:
-            change(client)
-    except redis.RedisError as err:
-        _log.warning("the registry of workers can't be written (%s)", type(err).__name__)

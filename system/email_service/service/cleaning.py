@@ -23,7 +23,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Session
 
 from email_service import jobs
-from email_service.counting import COLUMNS, Counts
+from email_service.counting import APART, EXECUTIONS, Counts
 from email_service.service.work import Settled, Tools, Work
 from email_service.tenancy import SYSTEM, Scope
 
@@ -134,9 +134,9 @@ _OLD_JOBS: Final = text(
     ORDER BY finished_at LIMIT :limit FOR UPDATE SKIP LOCKED
     """
 )
-_ENDED: Final = text(
-    f"SELECT {COLUMNS} FROM executions e JOIN jobs j ON j.id = e.job_id "  # noqa: S608  # a constant
-    "WHERE e.job_id = ANY(:ids) AND e.ended_xid IS NOT NULL"
+_COUNTED: Final = (
+    text(EXECUTIONS + "WHERE e.job_id = ANY(:ids) AND e.ended_xid IS NOT NULL"),
+    text(APART + "WHERE j.id = ANY(:ids) AND j.apart_xid IS NOT NULL"),
 )
 _KEEP: Final = text(
     """
@@ -168,8 +168,9 @@ def _jobs(sweep: _Sweep, counts: Counter[str]) -> None:
 
 
 def _keep_counts(session: Session, job_ids: Sequence[uuid.UUID]) -> int:
-    """Add what these jobs' executions come to; answers how many they are."""
-    rows = [dict(row) for row in session.execute(_ENDED, {"ids": list(job_ids)}).mappings()]
+    """Add what these jobs and their executions come to; answers how many executions they are."""
+    found = [session.execute(statement, {"ids": list(job_ids)}).mappings().all() for statement in _COUNTED]
+    rows = [dict(row) for rows in found for row in rows]
     if not rows:
         return 0
     fresh = Counts()
@@ -183,7 +184,7 @@ def _keep_counts(session: Session, job_ids: Sequence[uuid.UUID]) -> int:
         "values": list(samples.values()),
     }
     session.execute(_KEEP, values)
-    return len(rows)
+    return len(found[0])
 
 
 # --- uploads and credentials ----------------------------------------------------------------------------------------

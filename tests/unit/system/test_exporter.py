@@ -17,9 +17,11 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from email_service import counting, exporter, policy, signals
+from email_service import counting, exporter, policy, registry, signals
 from email_service.errors import DatabaseError
-from email_service.exporter import Depth, Exporter, Inputs, Worker
+from email_service.exporter import Cursor, Exporter, Inputs, broker, collecting
+from email_service.exporter.broker import Ages, Depth
+from email_service.registry import Worker
 
 SEND = "email_service.tasks.send_email"
 TRACE = "a" * 32
@@ -29,8 +31,8 @@ def execution(**changes):
     """An execution that ended and settled nothing."""
     row = {
         "xid": "10", "id": str(uuid.uuid4()), "name": SEND, "queue": "send", "ordinal": 1, "outcome": "succeeded",
-        "trace_id": TRACE, "duration_s": 0.2, "queue_s": 0.03, "state": None, "error_type": None, "failures": 0,
-        "worker_s": None,
+        "trace_id": TRACE, "trace_flags": "01", "duration_s": 0.2, "queue_s": 0.03, "error_type": None, "steps": None,
+        "state": None, "job_error_type": None, "failures": 0, "worker_s": None, "recipients": None, "proven": None,
     }  # fmt: skip
     return row | changes
 
@@ -48,10 +50,17 @@ def rows():
 @pytest.fixture
 def inputs(rows):
     def ended(after):
-        page, rows[:] = rows[: exporter.PAGE], rows[exporter.PAGE :]
-        return page, (page[-1]["xid"], page[-1]["id"]) if page else after
+        page, rows[:] = rows[: collecting.PAGE], rows[collecting.PAGE :]
+        return page, Cursor(executions=(page[-1]["xid"], page[-1]["id"])) if page else after
 
-    worker = Worker(node="mail@here", concurrency=4, started_s=1700000000.0, memory={"main": {"pss": 50, "rss": 90}})
+    worker = Worker(
+        node="mail@here",
+        concurrency=4,
+        started_s=1700000000.0,
+        capacity=3,
+        memory={"main": {"pss": 50, "rss": 90}},
+        cgroup={"current": 7, "limit": 9},
+    )
     return Inputs(
         ended=ended,
         removed=lambda: ("0", "0"),
@@ -61,6 +70,8 @@ def inputs(rows):
         waiting=lambda: [{"queue": "sync", "count": 2}],
         depth=lambda: Depth(ready={"send": 7}, unacked={"send": 4}),
         workers=lambda: [worker],
+        lag_s=lambda: 2.5,
+        ages=lambda: Ages(beat_s=3.0, dispatchers_s={"here": 0.5}),
     )
 
 
@@ -78,7 +89,11 @@ def no_broker():
 
 
 def test_every_metric_of_the_table_is_served_in_both_formats_under_its_name_and_kind(inputs, rows):
-    rows += [settled(), settled("failed", error_type="smtp"), execution(outcome="retry")]
+    rows += [
+        settled(recipients=[["sent", 250]]),
+        settled("failed", job_error_type="smtp"),
+        execution(outcome="retry", error_type="smtp", steps={"smtp.send": 0.1}),
+    ]
     served = Exporter(inputs)
     served.refresh()
     classic = {f.name: f for f in parse_text(generate_latest(served.registry).decode())}
@@ -122,7 +137,7 @@ def test_a_job_is_counted_by_the_execution_that_settled_it_and_by_no_other(input
 
 @pytest.mark.parametrize(("state", "error_type"), [("failed", "smtp"), ("unknown", "delivery-unknown")])
 def test_a_job_that_did_not_succeed_is_a_failure_of_its_type(inputs, rows, state, error_type):
-    rows.append(settled(state, error_type=error_type))
+    rows.append(settled(state, job_error_type=error_type))
     served = Exporter(inputs)
     served.refresh()
     assert value(served, "mail_task_failure_total", task="send_email", queue="send", error_type=error_type) == 1
@@ -168,11 +183,11 @@ def test_counters_begin_at_zero_so_that_a_rate_sees_the_first(inputs):
 
 
 def test_a_backlog_is_taken_in_page_by_page(inputs, rows, monkeypatch):
-    monkeypatch.setattr(exporter, "PAGE", 2)
+    monkeypatch.setattr(collecting, "PAGE", 2)
     rows += [execution(id=str(n)) for n in range(5)]
     served = Exporter(inputs)
     assert [served.refresh() for _ in range(4)] == [2, 2, 1, 0]
-    assert served._cursor == ("10", "4")
+    assert served._cursor.executions == ("10", "4")
 
 
 def test_gauges_are_those_of_now(inputs):
@@ -187,6 +202,11 @@ def test_gauges_are_those_of_now(inputs):
     assert value(served, "mail_worker_concurrency", worker="mail@here") == 4
     assert value(served, "mail_worker_start_time_seconds", worker="mail@here") == 1700000000
     assert value(served, "mail_worker_memory_bytes", worker="mail@here", process="main", kind="pss") == 50
+    assert value(served, "mail_worker_capacity", worker="mail@here") == 3
+    assert value(served, "mail_worker_cgroup_bytes", worker="mail@here", kind="limit") == 9
+    assert value(served, "mail_beat_tick_age_seconds") == 3
+    assert value(served, "mail_dispatcher_round_age_seconds", host="here") == 0.5
+    assert value(served, "mail_dispatcher_lag_seconds") == 2.5
 
 
 def test_an_empty_queue_is_zero_and_not_absent(inputs):
@@ -234,7 +254,7 @@ def test_a_source_that_comes_back_is_said_to_be_up_and_nothing_is_counted_twice(
 
 
 def test_registering_reads_nothing(inputs):
-    fields = ("ended", "removed", "kept", "running", "overdue", "waiting", "depth", "workers")
+    fields = ("ended", "removed", "kept", "running", "overdue", "waiting", "lag_s", "depth", "workers", "ages")
     Exporter(Inputs(**dict.fromkeys(fields, away)))
 
 
@@ -259,8 +279,10 @@ class Rows:
         self.kept, self.removal, self.last = fresh.samples(), self.removal + 1, max(self.last, *xids)
 
     def ended(self, after):
-        page = [row for row in self.there if int(row["xid"]) > int(after[0])][: exporter.PAGE]
-        return page, (page[-1]["xid"], page[-1]["id"]) if page else after
+        page = [row for row in self.there if int(row["xid"]) > int(after.executions[0])][: collecting.PAGE]
+        if not page:
+            return page, after
+        return page, Cursor(executions=(page[-1]["xid"], page[-1]["id"]), apart=(page[-1]["xid"], ""))
 
 
 @pytest.fixture
@@ -280,7 +302,7 @@ def removing(inputs, table):
 
 def caught_up(inputs):
     served = Exporter(inputs)
-    while served.refresh() == exporter.PAGE:
+    while served.refresh() >= collecting.PAGE:
         pass
     return served
 
@@ -299,7 +321,7 @@ def counters(served):
 def some_executions(table):
     for xid in range(1, 30):
         state = ("succeeded", "failed", "unknown")[xid % 3]
-        table.end(xid, state=state, outcome=state, error_type="smtp", ordinal=xid % 13 + 1, queue_s=xid / 7)
+        table.end(xid, state=state, outcome=state, job_error_type="smtp", ordinal=xid % 13 + 1, queue_s=xid / 7)
         table.there[-1] |= {"failures": xid % 4, "worker_s": xid / 3, "duration_s": xid / 5}
 
 
@@ -337,13 +359,13 @@ def test_rows_that_are_removed_before_they_are_counted_are_not_lost(removing, ta
 
 
 def test_rows_that_are_removed_between_two_pages_are_counted_once(removing, table, monkeypatch):
-    monkeypatch.setattr(exporter, "PAGE", 10)
+    monkeypatch.setattr(collecting, "PAGE", 10)
     some_executions(table)
     before = counters(caught_up(removing))
     served = Exporter(removing)
     served.refresh()
     table.remove(*range(5, 25))
-    while served.refresh() == exporter.PAGE:
+    while served.refresh() >= collecting.PAGE:
         pass
     assert counters(served) == before
 
@@ -370,79 +392,3 @@ def test_a_sample_that_an_earlier_version_kept_under_other_labels_stays_away(rem
     served = caught_up(removing)
     assert "flavour" not in generate_latest(served.registry).decode()
     assert value(served, "mail_task_success_total", task="send_email", queue="send") == 0
-
-
-# --- Redis and processes
-
-
-@pytest.fixture
-def client():
-    return fakeredis.FakeRedis()
-
-
-def test_a_queue_is_as_deep_as_its_lists_of_all_priorities_together(client):
-    client.rpush("send", "m")
-    for step, count in ((2, 3), (5, 1), (7, 2)):
-        client.rpush(policy.priority_key("send", step), *["m"] * count)
-    client.rpush(policy.priority_key("sync", 0), "m")
-    depth = exporter.read_depth(client)
-    assert {q: n for q, n in depth.ready.items() if n} == {"send": 7, "sync": 1}
-
-
-def test_a_message_that_a_worker_holds_is_counted_by_its_queue(client):
-    message = {"body": "W10=", "headers": {"id": "1"}, "properties": {"delivery_info": {"routing_key": "send"}}}
-    for tag, queue in (("a", "send"), ("b", "send"), ("c", "sync")):
-        client.hset("unacked", tag, json.dumps([message, "", queue]))
-    client.hset("unacked", "d", "not json")
-    assert exporter.read_depth(client).unacked == {"send": 2, "sync": 1, "": 1}
-
-
-def test_an_empty_broker_is_empty(client):
-    depth = exporter.read_depth(client)
-    assert (sum(depth.ready.values()), depth.unacked) == (0, {})
-    assert exporter.read_workers(client, "here") == []
-
-
-def register(client, node, **changes):
-    facts = {
-        "pid": os.getpid(),
-        "host": "here",
-        "started_ns": int(psutil.Process().create_time() * 1e9),
-        "concurrency": 4,
-        "children": [],
-    }
-    client.hset(signals.KEY_WORKERS, node, json.dumps(facts | changes))
-
-
-def test_a_worker_of_this_host_is_shown_with_the_memory_of_its_processes(client):
-    register(client, "mail@here")
-    (worker,) = exporter.read_workers(client, "here")
-    assert (worker.node, worker.concurrency) == ("mail@here", 4)
-    assert worker.memory["main"]["rss"] > 1_000_000
-
-
-def test_a_worker_that_was_killed_is_not_shown_though_its_entry_is_there(client):
-    register(client, "gone", pid=2**22 + 1)
-    register(client, "reused", started_ns=1)
-    assert exporter.read_workers(client, "here") == []
-
-
-def test_a_worker_of_another_host_is_shown_without_memory(client):
-    register(client, "far", host="elsewhere", pid=1, started_ns=5_000_000_000)
-    (worker,) = exporter.read_workers(client, "here")
-    assert (worker.started_s, worker.memory) == (5.0, {})
-
-
-def test_an_entry_that_cannot_be_read_hides_no_other(client, caplog):
-    client.hset(signals.KEY_WORKERS, "broken", "{")
-    client.hset(signals.KEY_WORKERS, "partial", "{}")
-    register(client, "whole")
-    assert [w.node for w in exporter.read_workers(client, "here")] == ["whole"]
-    assert "broken" in caplog.text
-
-
-def test_a_process_that_ends_while_it_is_read_has_no_memory():
-    def gone():
-        raise psutil.NoSuchProcess(1)
-
-    assert exporter.memory_of(SimpleNamespace(memory_full_info=gone)) == {}

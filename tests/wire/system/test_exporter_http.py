@@ -12,19 +12,24 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from email_service import exporter, signals
 from email_service.errors import ConfigError, DatabaseError
-from email_service.exporter import Depth, Inputs
+from email_service.exporter import Cursor, Inputs
+from email_service.exporter.broker import Ages, Depth
 
 TRACE = "a" * 32
 ROW = {
     "xid": "10", "id": "1", "name": "email_service.tasks.send_email", "queue": "send", "ordinal": 1,
-    "outcome": "succeeded", "trace_id": TRACE, "duration_s": 0.2, "queue_s": 0.03, "state": "succeeded",
-    "error_type": None, "failures": 0, "worker_s": 0.2,
+    "outcome": "succeeded", "trace_id": TRACE, "trace_flags": "01", "duration_s": 0.2, "queue_s": 0.03,
+    "error_type": None, "steps": None, "state": "succeeded", "job_error_type": None, "failures": 0, "worker_s": 0.2,
+    "recipients": None, "proven": None,
 }  # fmt: skip
+
+
+BEHIND = Cursor(executions=("10", "1"))
 
 
 def inputs(**changes):
     options = {
-        "ended": lambda after: ([ROW], ("10", "1")) if after == exporter.START else ([], after),
+        "ended": lambda after: ([ROW], BEHIND) if after == Cursor() else ([], after),
         "removed": lambda: ("0", "0"),
         "kept": dict,
         "running": list,
@@ -32,6 +37,8 @@ def inputs(**changes):
         "waiting": list,
         "depth": lambda: Depth(ready={}, unacked={}),
         "workers": list,
+        "lag_s": float,
+        "ages": lambda: Ages(dispatchers_s={}),
     }
     return Inputs(**options | changes)
 
