@@ -1,16 +1,20 @@
 """OpenTelemetry and logging per process kind, and our own instrumentation of Celery.
 
-Rule 1: a provider is built in the process that uses it, at its first span; a child never writes to its parent's file.
+Rule 1: where spans go is set up in the process that makes them, at the first; a child leaves its parent's file alone.
 Rule 2: every finished span is on disk before the next line of code runs, so a SIGKILL loses the open ones only, and
 those of executions are made again from their rows, by whoever ends them.
 Rule 3: what an exception says never leaves the process: spans carry ``error.type``, not messages.
 
-provider    this process's provider: configure, shutdown, tracer
-spanfile    spans as lines of OTLP JSON
-context     ids and traceparents
+provider    this process's tracer, and where its spans go: configure, shutdown
+spans       what is recorded of a span, and whether
+lines       a span as a line of OTLP JSON
+spanfile    those lines on disk
+collector   spans on their way to a collector
+context     ids, traceparents, sampling
 messaging   send, process and settle spans; a worker's signals
 statements  SQL
-borrowed    Flask, Redis
+requests    HTTP
+borrowed    Redis, and silence
 logs        JSON or text on stderr and in files
 tasklines   the life of a task, in the document's words
 logfile     a file that several processes write to
@@ -18,7 +22,7 @@ redaction   what must not be read
 memory      PSS
 """
 
-from email_service.telemetry.borrowed import instrument_flask, instrument_redis, quiet
+from email_service.telemetry.borrowed import instrument_redis, quiet
 from email_service.telemetry.context import (
     current_traceparent,
     new_span_id,
@@ -40,7 +44,8 @@ from email_service.telemetry.messaging import (
     settle_span,
     wrote,
 )
-from email_service.telemetry.provider import configure, shutdown, tracer
+from email_service.telemetry.provider import configure, shutdown, tracer, tracing
+from email_service.telemetry.requests import instrument_flask
 from email_service.telemetry.spanfile import SpanFile
 from email_service.telemetry.statements import begin_statement, end_statement, instrument_sqlalchemy
 from email_service.telemetry.tasklines import task_completed, task_retries, task_starting
@@ -78,5 +83,6 @@ __all__ = [
     "tenant_hash",
     "traceparent",
     "tracer",
+    "tracing",
     "wrote",
 ]

@@ -19,6 +19,7 @@ from sqlalchemy import event
 
 from email_service import signals
 from email_service.telemetry.lines import Constant
+from email_service.telemetry.provider import tracing
 
 #: Where a span waits for its statement's end.
 _SPAN: Final = "_mail_span"
@@ -36,8 +37,11 @@ _tracers: Final[WeakKeyDictionary[Any, Callable[[str], Span]]] = WeakKeyDictiona
 
 
 def instrument_sqlalchemy(engines: list[Any]) -> None:
-    """A span for each statement of these engines, and of no others; values are never in them, as all are bound."""
-    for engine in engines:
+    """A span for each statement of these engines, and of no others, where spans go anywhere.
+
+    Values are never in them, as all are bound.
+    """
+    for engine in engines if tracing() else ():
         _tracers[engine] = _spans_of(engine)
         event.listen(engine, "before_cursor_execute", _before)
         event.listen(engine, "after_cursor_execute", _after)
