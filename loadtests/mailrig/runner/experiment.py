@@ -10,10 +10,10 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from fakemail.client import ControlError, FakeMail
 from mailrig.clients import Account, Call, call_for, classify
@@ -21,6 +21,7 @@ from mailrig.collect import collect, complete, unsettled
 from mailrig.history import HistoryWriter, merge_histories
 from mailrig.nemesis import Agent, StackWorld
 from mailrig.population import HTTP_TIMEOUT_S, populate, write_stack_file
+from mailrig.runner.borrowed import own_entries
 from mailrig.runner.interrupts import deferred
 from mailrig.runner.load import LoadError, LoadProcess
 from mailrig.runner.screen import Screen
@@ -70,6 +71,9 @@ class Experiment:
     ) -> None:
         self._scenario, self._folder, self._stack = scenario, folder, stack
         self._spans, self._screen = spans, screen
+        #: Whose work is judged; None where nobody else has any.
+        self._tenants = scenario.population.names or None
+        self._started_ns = time.time_ns()
         #: Holds tokens, so it is not among what a run keeps.
         self._stack_file = scratch / "stack.json"
         # In the folder: a rig that is killed leaves at least these.
@@ -112,9 +116,20 @@ class Experiment:
             self._drain(stack, accounts, queues)
             self._phase("collect", "collecting")
             samplers.close()
-            ledger = FakeMail(stack.control_url).ledger()
-            collect(evidence, audit_url=stack.audit_url, redis_url=stack.redis_url, ledger=ledger)
+            self._collect(stack)
             self._phase("down", "bringing the stack down")
+
+    def _collect(self, stack: RunningStack) -> None:
+        ledger: Iterable[Mapping[str, Any]] = FakeMail(stack.control_url).ledger()
+        if self._tenants is not None:
+            ledger = own_entries(ledger, self._tenants, since_ns=self._started_ns)
+        collect(
+            self._folder.evidence,
+            audit_url=stack.audit_url,
+            redis_url=stack.redis_url,
+            ledger=ledger,
+            tenants=self._tenants,
+        )
 
     def _phase(self, name: str, text: str, *, time_ns: int | None = None) -> None:
         self._history.append("info", "phase", {"name": name}, time_ns=time_ns)
@@ -217,7 +232,9 @@ class Experiment:
         self, stack: RunningStack, queues: QueueSampler, *, until_s: float, except_for: frozenset[str] = frozenset()
     ) -> frozenset[str]:
         """Wait for all jobs but some; answers which are not settled at the end."""
-        while (left := unsettled(stack.audit_url) - except_for) and time.monotonic() < until_s:
+        while (left := unsettled(stack.audit_url, self._tenants) - except_for) or self._is_busy(queues):
+            if time.monotonic() >= until_s:
+                break
             if stack.broken is not None:
                 raise stack.broken
             if self._nothing_moves(queues):
@@ -225,6 +242,10 @@ class Experiment:
             self._screen.progress(f"{len(left)} jobs are not settled")
             self._tick.wait(_SETTLE_EVERY_S)
         return left
+
+    def _is_busy(self, queues: QueueSampler) -> bool:
+        """Whether a broker that others use too holds messages: theirs would look like ours at the end."""
+        return self._tenants is not None and bool(queues.unacked or any(queues.ready.values()))
 
     def _final_sync(self, stack: RunningStack, account: Account, arrival: Arrival) -> None:
         now_ns = time.time_ns()

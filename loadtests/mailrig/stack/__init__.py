@@ -7,12 +7,25 @@ leftovers   what a rig has started, on disk; the end of what killed rigs left
 parts       valkey and postgres: programs, options, readiness; servers of yours
 running     what a run needs of a stack, whoever started it
 stack       all parts together, kept alive
+attached    a stack that others started
 samplers    the broker's queues and the workers' memory while a run goes on
 """
 
+from mailrig.stack.attached import AttachedStack, Attachment
 from mailrig.stack.processes import Part, StackError, end
 from mailrig.stack.running import RunningStack
 from mailrig.stack.samplers import MemorySampler, QueueSampler
 from mailrig.stack.stack import Stack, StackOptions
 
-__all__ = ["MemorySampler", "Part", "QueueSampler", "RunningStack", "Stack", "StackError", "StackOptions", "end"]
+__all__ = [
+    "AttachedStack",
+    "Attachment",
+    "MemorySampler",
+    "Part",
+    "QueueSampler",
+    "RunningStack",
+    "Stack",
+    "StackError",
+    "StackOptions",
+    "end",
+]

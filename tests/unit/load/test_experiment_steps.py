@@ -88,7 +88,7 @@ def test_steps_are_done_once_each_when_they_are_due():
 
 def test_what_does_not_settle_in_time_is_named_and_not_waited_for_again(monkeypatch, made):
     conduct, _ = made
-    monkeypatch.setattr(experiment, "unsettled", lambda _: frozenset({"stuck"}))
+    monkeypatch.setattr(experiment, "unsettled", lambda *_: frozenset({"stuck"}))
     stack, queues = SimpleNamespace(broken=None, audit_url=""), SimpleNamespace(unacked=0, ready={})
     stuck = conduct._settle(stack, queues, until_s=time.monotonic() - 1)
     assert stuck == {"stuck"}
@@ -97,7 +97,7 @@ def test_what_does_not_settle_in_time_is_named_and_not_waited_for_again(monkeypa
 
 def test_a_stack_that_breaks_while_it_is_waited_for_ends_the_waiting(monkeypatch, made):
     conduct, _ = made
-    monkeypatch.setattr(experiment, "unsettled", lambda _: frozenset({"job"}))
+    monkeypatch.setattr(experiment, "unsettled", lambda *_: frozenset({"job"}))
     stack = SimpleNamespace(broken=StackError("api gave up"), audit_url="")
     queues = SimpleNamespace(unacked=0, ready={})
     with pytest.raises(StackError, match="api gave up"):
