@@ -17,8 +17,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from mailrig.report import words
+from mailrig.report import breakdown, words
 from mailrig.report.folder import RunFolder, load_folder, load_spans, trace_sizes
+from mailrig.report.links import jaeger_url, trace_of
 from mailrig.report.tables import details, ordered
 from mailrig.report.traces import Candidates, SpanRow, candidates, thin, tree
 from mailrig.report.view import DAMAGE
@@ -42,6 +43,8 @@ _PARTS: Final[Mapping[str, str]] = {
 }
 _SPANS_MAX: Final = 200
 _NEAREST_MAX: Final = 5
+_RUNS_MAX: Final = 12
+_GIVEN_CHARS_MAX: Final = 80
 _WIDTH_MIN: Final = 40
 _TASK_WIDTH_MIN: Final = 110
 #: Eighths of a character, for the ends of bars.
@@ -151,9 +154,31 @@ def waterfall_text(run_dir: Path, trace_id: str | None, *, width: int, color: bo
         chosen = _chosen(folder, trace_id)
     spans, problems = load_spans(run_dir, {chosen})
     rows = tree(spans, chosen)
-    parts += [Text(f"trace {words.clean(chosen)}"), _drawn(rows, width) if rows else Text("it has no spans")]
+    parts += [_head(chosen, folder, len(rows)), *_runs(rows)]
+    parts += [Text(), _drawn(rows, width)] if rows else [Text("it has no spans: not sampled, or lost")]
     parts += [Text(problem, style="yellow") for problem in problems]
     return _printed(parts, width=width, color=color)
+
+
+def _head(trace_id: str, folder: RunFolder, spans: int) -> Text:
+    url = jaeger_url(folder.run)
+    there = f"\n{url}/trace/{trace_id}" if url else ""
+    return Text(words.clean(f"trace {trace_id}, {words.count(spans, 'span')}{there}"), overflow="fold")
+
+
+def _runs(rows: Sequence[SpanRow]) -> list[RenderableType]:
+    """A line for each execution: what it was, how long it waited and was held, and the steps of its run."""
+    found = list(breakdown.executions(rows))
+    listed: list[RenderableType] = [
+        Padding(Text.assemble((breakdown.title(row), _outcome_style(row)), f" · {spent.text}"), (0, 0, 0, 2))
+        for row, spent in found[:_RUNS_MAX]
+    ]
+    left = len(found) - _RUNS_MAX
+    return [*listed, *([Text(f"  and {words.count(left, 'more execution')}")] if left > 0 else [])]
+
+
+def _outcome_style(row: SpanRow) -> str:
+    return "bold red" if row.error else "bold"
 
 
 def _candidates(folder: RunFolder) -> Candidates:
@@ -164,11 +189,11 @@ def _candidates(folder: RunFolder) -> Candidates:
 
 
 def _chosen(folder: RunFolder, given: str) -> str:
-    """The trace with this id, or with the only id that begins so; a task's id stands for its trace."""
+    """The trace with this id, or with the only id that begins so; a task's or an execution's stands for its trace."""
     traces = trace_sizes(folder.path)
-    known = {trace_id: trace_id for trace_id in traces}
-    known |= {row["job_id"]: row["trace_id"] for row in folder.jobs if row.get("trace_id")}
+    known = {trace_id: trace_id for trace_id in traces} | trace_of(folder)
     wanted = given.strip().lower()
+    said = repr(words.one_line(given, limit=_GIVEN_CHARS_MAX))
     if wanted in known:
         return known[wanted]
     fitting = sorted({trace for key, trace in known.items() if wanted and key.lower().startswith(wanted)})
@@ -176,11 +201,10 @@ def _chosen(folder: RunFolder, given: str) -> str:
         return fitting[0]
     if fitting:
         more = f" and {len(fitting) - _NEAREST_MAX} more" if len(fitting) > _NEAREST_MAX else ""
-        raise RigError(f"trace {given!r} could be any of {', '.join(fitting[:_NEAREST_MAX])}{more}")
-    near = _nearest(wanted, known if "-" in wanted else traces)
-    raise RigError(
-        f"no trace or task {given!r} in {folder.path}; nearest: {', '.join(near) or 'none, there are no spans'}"
-    )
+        raise RigError(f"trace {said} could be any of {', '.join(fitting[:_NEAREST_MAX])}{more}")
+    near = ", ".join(_nearest(wanted, known if "-" in wanted else traces))
+    otherwise = "none is like it" if traces else "none, there are no spans"
+    raise RigError(f"no trace, task or execution {said} in {folder.path}; nearest: {near or otherwise}")
 
 
 def _nearest(wanted: str, known: Iterable[str]) -> list[str]:
@@ -189,7 +213,7 @@ def _nearest(wanted: str, known: Iterable[str]) -> list[str]:
     begun = [(len(_common(wanted, key)), key) for key in ids]
     best = [key for length, key in sorted(begun, key=lambda item: (-item[0], item[1])) if length > 1]
     alike = difflib.get_close_matches(wanted, ids[:5000], n=_NEAREST_MAX, cutoff=0.3)
-    return list(dict.fromkeys([*best, *alike, *ids]))[:_NEAREST_MAX]
+    return list(dict.fromkeys([*best, *alike]))[:_NEAREST_MAX]
 
 
 def _common(one: str, other: str) -> str:
@@ -277,14 +301,16 @@ def _ruler(length: int, width: int) -> Text:
 
 
 def _bar(row: SpanRow, start: int, length: int, width: int) -> Text:
-    """The queue wait as a thin line, the span as a block; the shortest is still a sliver."""
+    """The queue wait as a thin line, the worker's hold as a coarser one, then the block; the shortest is a sliver."""
     begin, cells = width * (row.start_ns - start) / length, width * row.duration_ns / length
     first = min(int(begin), width - 1)
     blank = min(int(width * (row.start_ns - row.wait_ns - start) / length), first)
+    taken = min(max(round(width * (row.start_ns - row.held_ns - start) / length), blank), first)
     # A span shorter than a cell is drawn by its length alone: where in the cell it began can't be shown.
     full, eighths = divmod(round(8 * (begin + cells - first if cells >= 1 else max(cells, 0.125))), 8)
     block = _FULL * full + _EIGHTHS[eighths].strip()
-    text = Text(" " * blank + "┄" * (first - blank), style="dim")
+    text = Text(" " * blank + "┄" * (taken - blank), style="dim")
+    text.append("╌" * (first - taken), style="yellow")
     shape = "░" * len(block) if row.synthesised else block
     text.append(shape[: width - first], style="red" if row.error else _PARTS[row.part])
     return text

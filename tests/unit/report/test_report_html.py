@@ -137,7 +137,6 @@ def test_what_the_nemesis_did_stands_with_its_healing(run_dir):
 
 
 def test_links_to_files_are_relative_and_lead_to_files(run_dir):
-    (run_dir / "logs").mkdir()
     (run_dir / "logs" / "javascript:alert 1#?.log").write_text("a name that is no address")
     links = [link for link in page_of(run_dir).attributes("href") if not link.startswith(("#", "data:,"))]
     assert "evidence/spans.jsonl" in links

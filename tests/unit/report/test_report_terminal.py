@@ -111,7 +111,7 @@ def test_the_beginning_of_an_id_is_enough_and_so_is_a_tasks_id(run_dir):
 def test_an_unknown_id_names_the_nearest_ones(run_dir):
     known = traces_of(run_dir)[3]
     wrong = known[:6] + ("0" if known[6] != "0" else "1") + known[7:]
-    with pytest.raises(RigError, match=f"no trace or task '{wrong}' .* nearest: {known}"):
+    with pytest.raises(RigError, match=f"no trace, task or execution '{wrong}' .* nearest: {known}"):
         terminal_waterfall(run_dir, wrong, width=80, color=False)
 
 
