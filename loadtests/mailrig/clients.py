@@ -41,6 +41,8 @@ class Account:
     #: Client id and address, in the order of the population.
     clients: tuple[tuple[str, str], ...]
     attachment_ids: tuple[str, ...]
+    #: The mailboxes' passwords by their names, where they are known; never written down.
+    passwords: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ Row = Mapping[str, Any]
 #: Files of JSON lines under evidence/, and so the fields of ``Evidence``.
 LINE_FILES: Final = (
     "jobs", "executions", "recipients", "messages", "clients", "folders", "ledger", "spans", "seeded", "processes",
-    "queues", "memory", "jaeger",
+    "queues", "memory", "metrics", "jaeger", "leaks",
 )  # fmt: skip
 
 
@@ -41,7 +41,7 @@ class Evidence:
     folders: tuple[Row, ...] = ()
     #: What fakemail accepted, refused and spoilt.
     ledger: tuple[Row, ...] = ()
-    #: Flat: trace_id, span_id, parent_span_id or None, name, kind, start_ns, end_ns, status, service, attributes,
+    #: Flat: trace_id, span_id, parent_span_id or None, name, kind, start_ns, end_ns, status, service, pid, attributes,
     #: links (pairs of trace_id and span_id).
     spans: tuple[Row, ...] = ()
     #: Every message that was put into a mailbox before the run.
@@ -50,8 +50,12 @@ class Evidence:
     #: Samples of the broker and of the workers' memory.
     queues: tuple[Row, ...] = ()
     memory: tuple[Row, ...] = ()
+    #: Scrapes of the exporter (``scraping``); the last one is whole.
+    metrics: tuple[Row, ...] = ()
     #: Per trace: how many spans the span files have, which of them Jaeger did not give back. Only if one was asked.
     jaeger: tuple[Row, ...] = ()
+    #: A row for each sink that was searched for secrets.
+    leaks: tuple[Row, ...] = ()
     #: The broker after the drain: ready by queue, unacked.
     broker: Row = field(default_factory=dict)
     #: run.json.
@@ -92,13 +96,13 @@ def flatten_spans(requests: Iterable[Row]) -> Iterator[Row]:
     """The spans of OTLP JSON export requests, one flat row each (``Evidence.spans``)."""
     for request in requests:
         for resource in request["resourceSpans"]:
-            service = _attributes(resource.get("resource", {})).get("service.name")
+            about = _attributes(resource.get("resource", {}))
             for scope in resource["scopeSpans"]:
                 for span in scope["spans"]:
-                    yield _flat(span, service)
+                    yield _flat(span, about)
 
 
-def _flat(span: Row, service: Any) -> Row:
+def _flat(span: Row, resource: Row) -> Row:
     return {
         "trace_id": span["traceId"],
         "span_id": span["spanId"],
@@ -108,7 +112,8 @@ def _flat(span: Row, service: Any) -> Row:
         "start_ns": int(span["startTimeUnixNano"]),
         "end_ns": int(span["endTimeUnixNano"]),
         "status": int(span.get("status", {}).get("code", 0)),
-        "service": service,
+        "service": resource.get("service.name"),
+        "pid": resource.get("process.pid"),
         "attributes": _attributes(span),
         "links": tuple((link["traceId"], link["spanId"]) for link in span.get("links", ())),
     }

@@ -54,17 +54,24 @@ def _tenant(
 ) -> tuple[Account, list[dict[str, Any]]]:
     stack.create_tenant(tenant)
     token = stack.token(tenant, USER)
-    fakes, rows, clients = FakeMail(stack.control_url), [], []
+    fakes, rows, clients, passwords = FakeMail(stack.control_url), [], [], {}
     for address in addresses:
         # A canary: found anywhere after the run, it says who leaked it.
-        password = f"canary-{secrets.token_hex(12)}"
+        password = passwords[f"password of {address}"] = f"canary-{secrets.token_hex(12)}"
         fakes.add_user(address, password)
         seeded = fakes.seed(address, count=population.messages_per_mailbox, seed=seed, profile=population.profile)
         client_id = _post_client(stack, tenant, token, address, password)
         clients.append((client_id, address))
         rows += list(_seeded_rows(seeded, tenant, client_id, address))
     attachment = _post_attachment(stack, tenant, token, seed)
-    account = Account(tenant=tenant, user=USER, token=token, clients=tuple(clients), attachment_ids=(attachment,))
+    account = Account(
+        tenant=tenant,
+        user=USER,
+        token=token,
+        clients=tuple(clients),
+        attachment_ids=(attachment,),
+        passwords=passwords,
+    )
     return account, rows
 
 

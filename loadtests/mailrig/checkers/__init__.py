@@ -7,9 +7,10 @@ Rule 3: a new gate is a new row in ``METRICS`` and one function; each has a reco
 
     expression    the language of checks           mail      promise, envelopes, Bcc, synced rows, tenants
     measurement   what a metric answers            work      held, running, retries, conservation, memory
-    view          indexes over evidence            traces    completeness of traces
+    view          indexes over evidence            traces    completeness of traces, by spans and edges
     verdict       what a judgement says            load      validity and latency
-                                                   handover  what Jaeger has
+                                                   counters  metrics against rows
+    leaks         secrets in any place             handover  what Jaeger has
 
 Callers: runner, cli, report; the digital twin's evidence is judged by the same code.
 """
@@ -19,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from mailrig.checkers import handover, load, mail, traces, work
+from mailrig.checkers import counters, edges, handover, leaks, load, mail, traces, work
 from mailrig.checkers.expression import UNITS, Check, CheckError, parse_check, parse_metric
 from mailrig.checkers.measurement import Measurement, Metric, Sample
 from mailrig.checkers.verdict import GateResult, Verdict, VerdictError, conclude
@@ -44,6 +45,7 @@ METRICS: Final[Mapping[str, Metric]] = {
     "send.bcc_leaks": mail.bcc_leaks,
     "sync.rows_wrong": mail.sync_rows_wrong,
     "tenant.leaks": mail.tenant_leaks,
+    "secrets.leaks": leaks.secrets_leaked,
     # work
     "worker.held": work.worker_held,
     "worker.running": work.worker_running,
@@ -56,7 +58,12 @@ METRICS: Final[Mapping[str, Metric]] = {
     "memory.total": work.memory_total,
     # traces
     "trace.incomplete": traces.trace_incomplete,
+    "trace.edges_missing": edges.trace_edges_missing,
+    "trace.loss_percent": traces.trace_loss_percent,
     "trace.jaeger_missing": handover.jaeger_missing,
+    # metrics
+    "metrics.mismatch": counters.metrics_mismatch,
+    "metrics.fell": counters.metrics_fell,
     # latency
     "http.accept": load.http_accept,
     "task.e2e": load.task_e2e,

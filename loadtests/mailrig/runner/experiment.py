@@ -23,10 +23,12 @@ from mailrig.nemesis import Agent, StackWorld
 from mailrig.population import HTTP_TIMEOUT_S, populate, write_stack_file
 from mailrig.runner.borrowed import own_entries
 from mailrig.runner.interrupts import deferred
+from mailrig.runner.leaking import LeakSearch
 from mailrig.runner.load import LoadError, LoadProcess
 from mailrig.runner.screen import Screen
 from mailrig.scenario import RigError, Scenario
 from mailrig.schedule import Arrival
+from mailrig.scraping import MetricsSampler
 from mailrig.stack import MemorySampler, QueueSampler, RunningStack
 from mailrig.store import Run
 
@@ -79,6 +81,7 @@ class Experiment:
         # In the folder: a rig that is killed leaves at least these.
         self._load_history, self._rig_history = folder.path / "history.load.jsonl", folder.path / "history.rig.jsonl"
         self._history = HistoryWriter(self._rig_history, "runner")
+        self.leaks = LeakSearch(folder.path)
         self._tick = threading.Event()
         self._drained_by_s = 0.0
         self._moved_s = float("inf")
@@ -100,7 +103,9 @@ class Experiment:
             for path in parts:
                 path.unlink()
         evidence = self._folder.evidence
-        complete(evidence, span_dir=self._spans(evidence), processes=self._stack.records, history=merged)
+        span_dir = self._spans(evidence)
+        complete(evidence, span_dir=span_dir, processes=self._stack.records, history=merged)
+        self.leaks.left(span_dir)
 
     def _phases(self) -> None:
         evidence, stack = self._folder.evidence, self._stack
@@ -117,6 +122,7 @@ class Experiment:
             self._phase("collect", "collecting")
             samplers.close()
             self._collect(stack)
+            self.leaks.live(stack, accounts)
             self._phase("down", "bringing the stack down")
 
     def _collect(self, stack: RunningStack) -> None:
@@ -140,7 +146,8 @@ class Experiment:
         memory = MemorySampler(
             stack.worker_memory, self._folder.evidence / "memory.jsonl", every_s=stack.memory_every_s
         )
-        for sampler in (queues, memory):
+        metrics = MetricsSampler(stack.exporter_url, self._folder.evidence / "metrics.jsonl")
+        for sampler in (queues, memory, metrics):
             sampler.start()
             running.callback(sampler.stop)
         return queues

@@ -6,6 +6,7 @@ Called by: population, the runner and its load, which know no more of either.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from mailrig.stack.processes import Part, StackError
@@ -62,6 +63,14 @@ class RunningStack(Protocol):
     @property
     def records(self) -> list[dict[str, Any]]:
         """All processes that ever were, for processes.jsonl."""
+
+    @property
+    def told(self) -> Mapping[str, str]:
+        """Variables of the service that hold its secrets, as far as they are known here; never to be written down."""
+
+    @property
+    def broker_dir(self) -> Path | None:
+        """Where the broker keeps its log of commands, if that is ours to read."""
 
     # --- hurting: where the processes are not ours, there are none ---
 

@@ -107,6 +107,7 @@ class Stack:
         self._given_up = threading.Event()
         self._supervisor = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
         self._env: dict[str, str] = {}
+        self._owner_url = ""
         self._own_database: tuple[str, str] | None = None
         self._folder: Path | None = None
         self._state = StateFile(self._options.state_dir)
@@ -209,7 +210,7 @@ class Stack:
         self._note(part)
 
     def _start_migrated_database(self) -> None:
-        owner_url = self._start_database()
+        owner_url = self._owner_url = self._start_database()
         urls = parts.role_urls(owner_url)
         self.audit_url = urls["DATABASE_AUDIT_URL"]
         self._env = self._service_env(urls)
@@ -302,6 +303,10 @@ class Stack:
             cwd=self._home,
         )
         code, out, err = self._spawner.run(command, timeout_s=ONE_SHOT_TIMEOUT_S, cancel=self._given_up)
+        # Its answer may be a token; what it says on the way is a log like any other.
+        if err:
+            with command.log.open("a", encoding="utf-8") as log:
+                log.write(err)
         if code:
             last = (err.strip() or "it wrote nothing").splitlines()[-1]
             raise StackError(f"{command.kind} ended with exit code {code}: {last}")
@@ -401,6 +406,16 @@ class Stack:
         """The main process of each part that runs."""
         with self._lock:
             return {kind: part.identity.pid for kind, part in self._now.items()}
+
+    @property
+    def told(self) -> dict[str, str]:
+        """What the service was told, and the owner's URL, which only ``migrate`` gets to know."""
+        return {**self._env, "DATABASE_OWNER_URL": self._owner_url}
+
+    @property
+    def broker_dir(self) -> Path | None:
+        """Where our own broker appends its commands."""
+        return self._home / "valkey" if "valkey" in self._now else None
 
     @property
     def worker_pid(self) -> int | None:
