@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import yaml
 
-from mailboards import grafana, mail, overview, queue, runs, worker
+from mailboards import cases, grafana, mail, overview, queue, runs, worker
 from mailboards.alerts import ALERTS, Alert
 from mailboards.board import Board
 from mailboards.promises import ROOT
@@ -31,6 +31,7 @@ def files() -> Iterator[tuple[Path, str]]:
     rules = [{"record": rule.series.name, "expr": rule.expr} for rule in RULES]
     yield Path("prometheus/rules.yml"), _group("rules", rules)
     yield Path("prometheus/alerts.yml"), _group("alerts", [_alert(alert) for alert in ALERTS])
+    yield Path("prometheus/rules_test.yml"), _yaml("cases", cases.document())
 
 
 def _alert(alert: Alert) -> dict[str, Any]:
@@ -49,7 +50,11 @@ def _alert(alert: Alert) -> dict[str, Any]:
 
 def _group(name: str, rules: Sequence[Mapping[str, Any]]) -> str:
     groups = {"groups": [{"name": f"mail-{name}", "interval": _EVERY, "rules": list(rules)}]}
-    return _HEAD.format(module=name) + yaml.safe_dump(groups, sort_keys=False, width=110, allow_unicode=True)
+    return _yaml(name, groups)
+
+
+def _yaml(module: str, value: Mapping[str, Any]) -> str:
+    return _HEAD.format(module=module) + yaml.safe_dump(value, sort_keys=False, width=110, allow_unicode=True)
 
 
 def main(argv: Sequence[str]) -> int:

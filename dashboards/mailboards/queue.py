@@ -82,7 +82,7 @@ _DEPTH: Final = Row(
         ),
         Panel(
             title="Throughput",
-            look_for="Jobs that settle in a second.",
+            look_for="Jobs that settle in a second. Flat at its top while the depth grows: all that the slots can do.",
             queries=(Query(expr=rules.THROUGHPUT.series.select(queue=_QUEUE), legend="{{queue}}"),),
             unit="ops",
             stacked=True,
