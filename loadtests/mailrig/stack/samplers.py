@@ -56,7 +56,7 @@ return {redis.call('TIME'), ready, unacked}
 _KEYS: Final = [*(queue + step for queue in QUEUES for step in STEPS), "unacked_index", "unacked"]
 
 
-class _Sampler:
+class Sampler:
     """A thread that samples at an interval and writes down what it sees."""
 
     def __init__(self, path: Path, *, every_s: float, idle_s: float) -> None:
@@ -101,6 +101,10 @@ class _Sampler:
             # A late sample does not make the next ones come in a burst.
             due = max(due + self._every_s, time.monotonic())
             self._stop.wait(due - time.monotonic())
+        yield from self._final()
+
+    def _final(self) -> Iterable[dict[str, Any]]:
+        """One more after the end; others may have more to say."""
         yield from self._news()
 
     def _news(self) -> Iterable[dict[str, Any]]:
@@ -115,7 +119,7 @@ class _Sampler:
         raise NotImplementedError
 
 
-class QueueSampler(_Sampler):
+class QueueSampler(Sampler):
     """Ready and unacknowledged messages: one Lua call a sample, so that all figures are of one instant."""
 
     def __init__(self, redis_url: str, path: Path) -> None:
@@ -164,7 +168,7 @@ def _nanoseconds(score: bytes) -> int:
     return int(Decimal(score.decode()) * 10**9)
 
 
-class MemorySampler(_Sampler):
+class MemorySampler(Sampler):
     """PSS, RSS and USS of each worker process; PSS counts a shared page once for all who share it."""
 
     def __init__(
