@@ -2,15 +2,17 @@
 
 Rule 1: reads the ``audit`` views as role mail_audit, the fakes' ledger, the broker's counts and the span files, and
 nothing else of the system. Rule 2: everything streams, for a soak's tables don't fit in memory.
-Rule 3: never judges; the one thing it adds, a killed execution's span, says that it was made (``mail.synthesised``).
+Rule 3: never judges; the one thing it adds is the span of an execution that neither its process nor who ended its row
+lived to write, and it says so (``mail.synthesised_by``): what is lost without a kill stays lost.
 Called by runner, twice: ``collect`` while the stack is up, ``complete`` when it is down and all spans are written.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +31,9 @@ VIEWS: Final = ("jobs", "executions", "recipients", "messages", "clients", "fold
 #: Rows fetched at a time.
 _CHUNK: Final = 2000
 _CONSUMER: Final = 5
+#: Between the commit that ends an execution and the writing of its span, on a machine that is busy: a process that is
+#: killed in between leaves a row that has ended and no span. A kill later than this explains nothing.
+_WINDOW_NS: Final = 1_000_000_000
 _ERROR: Final = 2
 _PROCESS: Final = signals.SPAN_PROCESS.partition("{")[0]
 #: The service's own work that caused some of a tenant's: beat's round is the root of its syncs' traces.
@@ -54,12 +59,22 @@ def collect(
     write_lines(evidence / "ledger.jsonl", ledger)
 
 
-def complete(evidence: Path, *, span_dir: Path | None, processes: Iterable[Row], history: Sequence[Op]) -> None:
-    """What is whole only when all processes have ended; without a ``span_dir`` nothing is known of spans."""
+def complete(
+    evidence: Path,
+    *,
+    span_dir: Path | None,
+    processes: Iterable[Row],
+    history: Sequence[Op],
+    keeps: Callable[[str], bool] = lambda _trace_id: True,
+) -> None:
+    """What is whole only when all processes have ended; without a ``span_dir`` nothing is known of spans.
+
+    ``keeps`` tells whether a trace is one that is recorded.
+    """
     ends = [*processes]
     write_lines(evidence / "processes.jsonl", ends)
     if span_dir is not None:
-        _write_spans(span_dir, evidence, Deaths(ends, history, evidence))
+        _write_spans(span_dir, evidence, Deaths(ends, history, evidence), keeps)
 
 
 def write_lines(path: Path, rows: Iterable[Row]) -> int:
@@ -145,8 +160,11 @@ class Deaths:
                 self._kills[op.value["pid"]].append(op.time_ns)
         self._workers = [row for row in processes if row["kind"] == "worker" and row["reason"] != "stop"]
         self._starts: dict[str, list[int]] = defaultdict(list)
+        self._last: dict[tuple[int, int], int] = defaultdict(int)
         for row in _lines(evidence / "executions.jsonl"):
             self._starts[row["job_id"]].append(row["started_ns"])
+            process = row["pid"], row["process_start_ns"]
+            self._last[process] = max(self._last[process], row["started_ns"])
         self._finishes = {row["job_id"]: row["finished_ns"] for row in _lines(evidence / "jobs.jsonl")}
 
     def of(self, row: Row) -> int:
@@ -157,22 +175,32 @@ class Deaths:
                 return min(later)
         return started
 
+    def cut_short(self, row: Row) -> bool:
+        """Whether the process of an execution that had ended was killed before it can have written its span."""
+        is_last = self._last[row["pid"], row["process_start_ns"]] == row["started_ns"]
+        return is_last and any(0 <= int(kill) - int(row["ended_ns"]) <= _WINDOW_NS for kill in self._by_nemesis(row))
+
     def _by_nemesis(self, row: Row) -> list[int]:
         parents = [p for p in self._workers if p["started_ns"] <= row["started_ns"] <= (p["ended_ns"] or 0)]
         kills = [time_ns for pid in (row["pid"], *(p["pid"] for p in parents)) for time_ns in self._kills[pid]]
         return kills + [p["ended_ns"] for p in parents]
 
 
-def _write_spans(span_dir: Path, evidence: Path, deaths: Deaths) -> None:
+def _write_spans(span_dir: Path, evidence: Path, deaths: Deaths, keeps: Callable[[str], bool]) -> None:
     """All span files as one, and a span for each execution whose process was killed before it could write its own."""
     known: set[str] = set()
     with (evidence / "spans.jsonl").open("w", encoding="utf-8") as out:
         for line in _span_lines(span_dir):
             out.write(line)
             known.update(_execution_ids(line))
+        jobs = {row["job_id"]: row for row in _lines(evidence / "jobs.jsonl")}
         for row in _lines(evidence / "executions.jsonl"):
-            if row["outcome"] in {"killed", None} and row["execution_id"] not in known:
-                out.write(_line(synthesise(row, end_ns=deaths.of(row))))
+            if row["execution_id"] in known or not keeps(row["trace_id"]):
+                continue
+            if row["outcome"] in {"killed", None}:
+                out.write(_line(synthesise(row, jobs.get(row["job_id"]), end_ns=deaths.of(row))))
+            elif deaths.cut_short(row):
+                out.write(_line(synthesise(row, jobs.get(row["job_id"]), end_ns=row["ended_ns"])))
 
 
 def _span_lines(span_dir: Path) -> Iterator[str]:
@@ -190,20 +218,31 @@ def _execution_ids(line: str) -> Iterator[str]:
                 yield str(span["attributes"][signals.EXECUTION_ID])
 
 
-def synthesise(row: Row, *, end_ns: int) -> dict[str, Any]:
+def synthesise(row: Row, job: Row | None, *, end_ns: int) -> dict[str, Any]:
     """The process span that a killed process did not live to write, with the id that its inner spans name."""
-    attributes = {
+    outcome = row["outcome"] or "killed"
+    error_type = row["error_type"] or ("worker-lost" if outcome == "killed" else None)
+    due_ns = max(row["due_ns"], job["created_ns"] if job else 0)
+    attributes: dict[str, str | int | float | bool | None] = {
         signals.MESSAGING_SYSTEM: signals.SYSTEM_REDIS,
         signals.MESSAGING_OPERATION_NAME: "process",
         signals.MESSAGING_OPERATION_TYPE: "process",
         signals.MESSAGING_DESTINATION: row["queue"],
         signals.MESSAGING_MESSAGE_ID: row["job_id"],
         signals.TASK_NAME: row["name"],
+        signals.TENANT_HASH: hashlib.sha256(row["tenant_id"].encode()).hexdigest()[:16],
         signals.EXECUTION_ID: row["execution_id"],
-        signals.EXECUTION_OUTCOME: "killed",
-        signals.ERROR_TYPE: row["error_type"] or "worker-lost",
+        signals.EXECUTION_ORDINAL: row["ordinal"],
+        signals.EXECUTION_OUTCOME: outcome,
+        signals.ERROR_TYPE: error_type,
         signals.WORKER_NODE: row["node"],
+        signals.QUEUE_TIME_S: max(0.0, (row["started_ns"] - due_ns) / 1e9),
+        signals.PREFETCH_WAIT_S: max(0.0, (row["started_ns"] - row["received_ns"]) / 1e9),
+        signals.PSS_BEFORE_BYTES: row["pss_before_bytes"],
+        signals.SYNTHESISED: True,
+        signals.SYNTHESISED_BY: "mailrig",
     }
+    creation = {"traceId": row["trace_id"], "spanId": row["parent_span_id"]}
     span = {
         "traceId": row["trace_id"],
         "spanId": row["span_id"],
@@ -212,16 +251,23 @@ def synthesise(row: Row, *, end_ns: int) -> dict[str, Any]:
         "kind": _CONSUMER,
         "startTimeUnixNano": str(row["started_ns"]),
         "endTimeUnixNano": str(end_ns),
-        "attributes": [
-            *({"key": k, "value": {"stringValue": str(v)}} for k, v in attributes.items()),
-            {"key": signals.EXECUTION_ORDINAL, "value": {"intValue": str(row["ordinal"])}},
-            {"key": signals.SYNTHESISED, "value": {"boolValue": True}},
-        ],
-        "status": {"code": _ERROR},
+        "attributes": _otlp(attributes),
+        "status": {"code": _ERROR if error_type else 0},
         "events": [],
-        "links": [],
+        "links": [creation] if row["parent_span_id"] else [],
     }
-    service = {"key": "service.name", "value": {"stringValue": signals.SERVICE_NAMES["worker"]}}
-    pid = {"key": "process.pid", "value": {"intValue": str(row["pid"])}}
+    process = _otlp({"service.name": signals.SERVICE_NAMES["worker"], "process.pid": row["pid"]})
     scope = {"scope": {"name": "mailrig"}, "spans": [span]}
-    return {"resourceSpans": [{"resource": {"attributes": [service, pid]}, "scopeSpans": [scope]}]}
+    return {"resourceSpans": [{"resource": {"attributes": process}, "scopeSpans": [scope]}]}
+
+
+def _otlp(attributes: Mapping[str, str | int | float | bool | None]) -> list[dict[str, Any]]:
+    return [
+        {"key": key, "value": {_KINDS[type(value)]: str(value) if type(value) is int else value}}
+        for key, value in attributes.items()
+        if value is not None
+    ]
+
+
+#: OTLP writes 64-bit integers as strings in JSON.
+_KINDS: Final = {bool: "boolValue", int: "intValue", float: "doubleValue", str: "stringValue"}

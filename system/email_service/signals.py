@@ -69,6 +69,8 @@ WORKER_NODE: Final = "mail.worker.node"
 ROOT_KIND: Final = "mail.root"
 #: True on a span that was made from an execution row, because its process was killed.
 SYNTHESISED: Final = "mail.synthesised"
+#: Who made it, where that was not the service.
+SYNTHESISED_BY: Final = "mail.synthesised_by"
 SMTP_REPLY_CODE: Final = "mail.smtp.reply_code"
 SMTP_RECIPIENTS: Final = "mail.smtp.recipients"
 #: Whether the session was kept from an earlier message.

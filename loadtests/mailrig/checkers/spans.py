@@ -1,8 +1,4 @@
-"""A run's spans: which are owed, who is whose parent, and what a kill excuses. Pure; used by traces and edges.
-
-Which traces are kept is decided by the trace id alone (``MAIL_TRACE_SAMPLE``); the rule is written here a second time,
-so that the judge sees it change.
-"""
+"""A run's spans: which are owed, who is whose parent, and what a kill excuses. Pure; used by traces and edges."""
 
 from __future__ import annotations
 
@@ -23,7 +19,6 @@ KINDS: Final[Mapping[int, str]] = {SERVER: "SERVER", CLIENT: "CLIENT", PRODUCER:
 _MESSAGING: Final = frozenset(
     name.partition(" ")[0] for name in (signals.SPAN_SEND, signals.SPAN_PROCESS, signals.SPAN_SETTLE)
 )
-_LOW_64_BITS: Final = 2**64 - 1
 #: Outcomes of executions that nobody lived to end.
 _DEAD: Final = frozenset({"killed", None})
 _NEVER: Final = 2**63
@@ -55,15 +50,9 @@ def message_of(span: Row) -> str | None:
     return None if value is None else str(value)
 
 
-def sampled(trace_id: str, ratio: float) -> bool:
-    """OpenTelemetry's TraceIdRatioBased: the low 64 bits of the id, as a share of all of them."""
-    return int(trace_id, 16) & _LOW_64_BITS < round(ratio * (_LOW_64_BITS + 1))
-
-
 def owed(evidence: Evidence, scenario: Scenario) -> list[Row]:
     """The executions whose trace is kept."""
-    ratio = scenario.system.trace_sample
-    return [row for row in evidence.executions if ratio >= 1 or sampled(row["trace_id"], ratio)]
+    return [row for row in evidence.executions if scenario.system.keeps(row["trace_id"])]
 
 
 class Kills:

@@ -8,7 +8,7 @@ from typing import Final
 
 from email_service import signals
 from mailrig.checkers.measurement import Measurement, Sample, nothing, violations
-from mailrig.checkers.spans import SERVER, Key, Kills, key, owed, parent_key, sampled
+from mailrig.checkers.spans import SERVER, Key, Kills, key, owed, parent_key
 from mailrig.evidence import Evidence, Row
 from mailrig.scenario import Contract, Scenario
 
@@ -36,8 +36,11 @@ def trace_incomplete(evidence: Evidence, _contract: Contract, scenario: Scenario
 
 
 def trace_loss_percent(evidence: Evidence, _contract: Contract, scenario: Scenario) -> Measurement:
-    """How many of the spans that the rows name are not there: each execution's own, and its job's creation."""
-    found = {key(span) for span in evidence.spans}
+    """How many of the spans that the rows name the service did not write: each execution's own, and its job's creation.
+
+    One that the rig had to make is lost all the same: in production nobody would have made it.
+    """
+    found = {key(span) for span in evidence.spans if signals.SYNTHESISED_BY not in span["attributes"]}
     named = {(row["trace_id"], row["span_id"]) for row in owed(evidence, scenario)}
     named |= {(row["trace_id"], row["parent_span_id"]) for row in owed(evidence, scenario) if row["parent_span_id"]}
     if not named:
@@ -120,11 +123,9 @@ def _unexpected(evidence: Evidence, scenario: Scenario) -> Iterator[str]:
         execution = span["attributes"].get(signals.EXECUTION_ID)
         if execution not in known:
             yield f"span {span['span_id']} ({span['name']}) is of execution {execution}, which has no row"
-    ratio = scenario.system.trace_sample
-    if ratio < 1:
-        for trace_id in sorted({span["trace_id"] for span in evidence.spans}):
-            if not sampled(trace_id, ratio):
-                yield f"trace {trace_id} has spans, and is none of those that are kept"
+    for trace_id in sorted({span["trace_id"] for span in evidence.spans}):
+        if not scenario.system.keeps(trace_id):
+            yield f"trace {trace_id} has spans, and is none of those that are kept"
 
 
 def _twice(evidence: Evidence) -> Iterator[str]:

@@ -24,7 +24,7 @@ from mailrig.population import HTTP_TIMEOUT_S, populate, write_stack_file
 from mailrig.runner.borrowed import own_entries
 from mailrig.runner.interrupts import deferred
 from mailrig.runner.leaking import LeakSearch
-from mailrig.runner.load import LoadError, LoadProcess
+from mailrig.runner.load import FLEET_WAIT_S, Fleet, LoadError, LoadProcess
 from mailrig.runner.screen import Screen
 from mailrig.scenario import RigError, Scenario
 from mailrig.schedule import Arrival
@@ -69,10 +69,18 @@ class Experiment:
     """One pass through a scenario."""
 
     def __init__(
-        self, scenario: Scenario, folder: Run, stack: RunningStack, *, spans: Spans, scratch: Path, screen: Screen
+        self,
+        scenario: Scenario,
+        folder: Run,
+        stack: RunningStack,
+        *,
+        spans: Spans,
+        scratch: Path,
+        screen: Screen,
+        fleet: Fleet | None = None,
     ) -> None:
         self._scenario, self._folder, self._stack = scenario, folder, stack
-        self._spans, self._screen = spans, screen
+        self._spans, self._screen, self._fleet = spans, screen, fleet
         #: Whose work is judged; None where nobody else has any.
         self._tenants = scenario.population.names or None
         self._started_ns = time.time_ns()
@@ -104,7 +112,13 @@ class Experiment:
                 path.unlink()
         evidence = self._folder.evidence
         span_dir = self._spans(evidence)
-        complete(evidence, span_dir=span_dir, processes=self._stack.records, history=merged)
+        complete(
+            evidence,
+            span_dir=span_dir,
+            processes=self._stack.records,
+            history=merged,
+            keeps=self._scenario.system.keeps,
+        )
         self.leaks.left(span_dir)
 
     def _phases(self) -> None:
@@ -164,7 +178,12 @@ class Experiment:
         ):
             agent = Agent(self._scenario.nemesis, world, history)
             load = LoadProcess(
-                stack, stack_file=self._stack_file, scenario_file=scenario_file, history=self._load_history
+                stack,
+                stack_file=self._stack_file,
+                scenario_file=scenario_file,
+                history=self._load_history,
+                session=self._session("run"),
+                fleet=self._fleet,
             )
             running.callback(load.stop)
             running.callback(agent.stop)
@@ -174,6 +193,7 @@ class Experiment:
         """Until Locust ends, which is after the last completion or after the drain's time."""
         times = self._scenario.load
         deadline_s = time.monotonic() + times.total_s + self._scenario.drain_timeout_s + LOAD_SLACK_S
+        deadline_s += FLEET_WAIT_S if self._fleet else 0
         steps: list[tuple[float, Callable[[], None]]] = [
             (0.0, lambda: self._begin(agent, load)),
             (times.warmup_s, lambda: self._phase("load", f"load: {times.duration_s:g} s")),
@@ -199,6 +219,10 @@ class Experiment:
     def _do_due(steps: list[tuple[float, Callable[[], None]]], start_ns: int | None) -> None:
         while start_ns is not None and steps and time.time_ns() >= start_ns + steps[0][0] * 1e9:
             steps.pop(0)[1]()
+
+    def _session(self, name: str) -> str:
+        """One load on a fresh stack: keys and trace ids follow from the seed alone. Elsewhere others had that seed."""
+        return name if self._tenants is None else f"{name}-{self._tenants[0]}"
 
     def _begin(self, agent: Agent, load: LoadProcess) -> None:
         age_s = (time.time_ns() - (load.tail.start_ns or time.time_ns())) / 1e9
@@ -256,7 +280,7 @@ class Experiment:
 
     def _final_sync(self, stack: RunningStack, account: Account, arrival: Arrival) -> None:
         now_ns = time.time_ns()
-        call = call_for(arrival, account, seed=self._scenario.seed, intended_ns=now_ns, session="final")
+        call = call_for(arrival, account, seed=self._scenario.seed, intended_ns=now_ns, session=self._session("final"))
         value = {**call.value, "lag_ns": 0}
         self._history.append("invoke", arrival.f, value, time_ns=now_ns)
         kind, known, error = classify(*_send(stack.api_url, call))

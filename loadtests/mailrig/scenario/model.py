@@ -15,6 +15,7 @@ SEVERITIES: Final = ("fail", "warn")
 NEMESIS_ACTIONS: Final = ("lose-message", "kill-child", "kill-parent")
 #: Processes of the system that a mutant may leave out.
 PARTS: Final = ("api", "worker", "beat", "dispatcher", "exporter")
+_LOW_64_BITS: Final = 2**64 - 1
 _TENANTS: Final = ("acme", "globex", "initech", "umbrella")
 
 
@@ -93,6 +94,10 @@ class System:
     concurrency: int
     #: Share of the traces that are recorded.
     trace_sample: float = 1.0
+
+    def keeps(self, trace_id: str) -> bool:
+        """Whether a trace is one of those that are recorded: OpenTelemetry's TraceIdRatioBased, on the low 64 bits."""
+        return self.trace_sample >= 1 or int(trace_id, 16) & _LOW_64_BITS < round(self.trace_sample * 2**64)
 
 
 @dataclass(frozen=True, kw_only=True)
