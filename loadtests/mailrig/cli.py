@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from mailrig import doctor, report, runner
+from mailrig import doctor, logs, report, runner
 from mailrig.checkers import Verdict
 from mailrig.clients import Account
 from mailrig.scenario import RigError, mutant_names, scenario_names
@@ -109,6 +109,22 @@ def _parser() -> argparse.ArgumentParser:
     trace.add_argument(
         "trace_id", nargs="?", help="a trace's id or its beginning, or a task's id; without it, the slowest send"
     )
+    lines = add("logs", _logs, "print the log lines of a stored run, of all its processes, in order of time")
+    _which(lines)
+    one = lines.add_mutually_exclusive_group()
+    for kind in logs.IDS:
+        one.add_argument(f"--{kind}", metavar="ID", help=f"only those of this {kind}: its id or its beginning")
+    lines.add_argument("--level", type=str.upper, choices=logs.LEVELS, default="DEBUG", help="this bad or worse")
+    lines.add_argument("--json", action="store_true", help="one JSON object a line")
+    exported = add(
+        "export", _export, "write the recorded metrics of runs as OpenMetrics text, for Prometheus to compare"
+    )
+    exported.add_argument(
+        "which", metavar="RUN", nargs="+", help="a run's folder, or a scenario's name for its latest run"
+    )
+    exported.add_argument("-o", "--output", type=Path, metavar="FILE", help="where to write it (default: stdout)")
+    exported.add_argument("--keep-times", action="store_true", help="do not let all runs begin when the latest began")
+    _runs_dir(exported)
     seen = add("doctor", _doctor, "say what this machine lacks, and which traps a Celery application walks into")
     seen.add_argument("--app", metavar="MODULE:APP", help="an application of yours, imported from here, alone")
     seen.add_argument("--python", metavar="FILE", help="the interpreter that can import it (default: this one)")
@@ -235,9 +251,29 @@ def _report(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _export(arguments: argparse.Namespace) -> int:
+    folders = [open_run(which, runs_dir=arguments.runs_dir) for which in arguments.which]
+    lines = export.export(folders, keep_times=arguments.keep_times)
+    if arguments.output is not None:
+        export.write(lines, arguments.output)
+        return 0
+    for line in lines:
+        print(line)
+    return 0
+
+
 def _trace(arguments: argparse.Namespace) -> int:
     folder = open_run(arguments.which, runs_dir=arguments.runs_dir)
     print(report.terminal_waterfall(folder.path, arguments.trace_id, width=_width(), color=sys.stdout.isatty()))
+    return 0
+
+
+def _logs(arguments: argparse.Namespace) -> int:
+    folder = open_run(arguments.which, runs_dir=arguments.runs_dir)
+    wanted = {kind: getattr(arguments, kind) for kind in logs.IDS}
+    lines = logs.read_lines(folder.path, level=arguments.level, **wanted)
+    for line in logs.as_json(lines) if arguments.json else logs.as_text(lines):
+        print(line)
     return 0
 
 
