@@ -142,8 +142,9 @@ _WORKERS: Final = (
     ),
     Alert(
         name="WorkerMemoryNearLimit",
+        # What the processes take, not what the control group counts: that has the page cache too, and is often full.
         expr=f"{MEMORY.series.select()} > {MEMORY_SHARE_MAX:g} * {promises.MEMORY_BYTES} or "
-        f"{promql.over('max', ('worker',), names.CGROUP.select(kind='current'))} > "
+        f"{MEMORY.series.select()} > "
         f"{MEMORY_SHARE_MAX:g} * {promql.over('max', ('worker',), names.CGROUP.select(kind='limit'))}",
         lasting="5m",
         severity="critical",

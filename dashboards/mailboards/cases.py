@@ -192,13 +192,18 @@ _WORKERS: Final = (
     ),
     Case(
         alert="WorkerMemoryNearLimit",
-        shows="the control group is nearly full",
-        series={
-            names.CGROUP.select(**_A, kind="current"): f"{250 * _MIB}x40",
-            names.CGROUP.select(**_A, kind="limit"): f"{256 * _MIB}x40",
-        },
+        shows="a control group with a lower limit",
+        series=_pss({f"child-{i}": f"{60 * _MIB}x40" for i in range(4)})
+        | {names.CGROUP.select(**_A, kind="limit"): f"{256 * _MIB}x40"},
         at="8m",
-        fires=((_A, "Worker mail@a takes 250MiB, more than nine tenths of its limit."),),
+        fires=((_A, "Worker mail@a takes 240MiB, more than nine tenths of its limit."),),
+    ),
+    Case(
+        alert="WorkerMemoryNearLimit",
+        shows="a control group that is full of page cache",
+        series=_pss({f"child-{i}": f"{60 * _MIB}x40" for i in range(4)})
+        | {names.CGROUP.select(**_A, kind=kind): f"{512 * _MIB}x40" for kind in ("current", "limit")},
+        at="8m",
     ),
     Case(
         alert="WorkerMemoryNearLimit",

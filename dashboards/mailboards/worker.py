@@ -105,8 +105,8 @@ _MEMORY: Final = Row(
         ),
         Panel(
             title="Control group",
-            look_for="What the kernel counts, and where it kills. Without a control group of its own there is nothing "
-            "here.",
+            look_for="What the kernel counts, and the limit. The page cache is in it and goes first: near the limit by "
+            "itself is no danger. Without a control group there is nothing here.",
             queries=(
                 Query(
                     expr=names.CGROUP.select(worker=_WORKER),
