@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from mailrig import doctor, logs, report, runner
+from mailrig import doctor, export, logs, report, runner
 from mailrig.checkers import Verdict
 from mailrig.clients import Account
 from mailrig.scenario import RigError, mutant_names, scenario_names
