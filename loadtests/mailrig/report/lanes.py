@@ -27,8 +27,8 @@ _ROW_PX: Final = 22
 _LANE_PX: Final = 24
 _BAR_PX: Final = 15
 _HEAD_PX: Final = 22
-#: A label that begins further right than this is written to the left of its mark.
-_RIGHT_PERCENT: Final = 88
+#: What one letter takes of the narrowest plot: a phone's.
+_LETTER_PERCENT: Final = 2.9
 #: Bars that are no further apart than this look like one; bars twice as wide have room for a line between them.
 _SEAM_PERCENT: Final = 0.2
 
@@ -167,7 +167,7 @@ def _head(axis: Axis, group: Group, top: int) -> Markup:
     if axis.start_ns < group.start_ns:
         shapes.append(_flag(axis, group.start_ns, middle, "started again", "flag", left=True))
     if group.reason == KILLED:
-        shapes.append(_flag(axis, group.end_ns, middle, "main process killed", "flag is-killed"))
+        shapes.append(_flag(axis, group.end_ns, middle, KILLED, "flag is-killed"))
     return element("g", shapes)
 
 
@@ -218,7 +218,8 @@ def _kills(axis: Axis, lane: Lane, middle: float) -> Iterable[Markup]:
 def _flag(axis: Axis, time_ns: int, middle: float, text: str, class_: str, *, left: bool = False) -> Markup:
     """A word beside an instant, right of it unless there is no room or ``left`` is asked for."""
     x = axis.percent(time_ns)
-    right = x <= _RIGHT_PERCENT and not (left and x > 100 - _RIGHT_PERCENT)
+    room = len(text) * _LETTER_PERCENT
+    right = x < room if left else x <= max(100 - room, 50)
     return element(
         "text",
         text,

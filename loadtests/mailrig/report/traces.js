@@ -121,12 +121,17 @@
     else {
       const facts = own.attributes.length ? own.attributes : ["no attributes"];
       if (own.wait) facts.unshift(`waited ${duration(own.wait - own.held)} in the queue, was held for ${duration(own.held)}`);
-      row.after(make("tr", { class: "facts-row" }, make("td", { colspan: 5 },
+      row.after(make("tr", { class: "facts-row" }, make("td", { colspan: shownColumns(row) },
         make("ul", {}, ...facts.map((fact) => make("li", {}, fact)), make("li", {}, `span ${own.id}`)))));
     }
     for (const written of viewer.querySelectorAll("[data-of]")) {
       if (written.dataset.of === own.id) written.classList.toggle("is-chosen", open);
     }
+  }
+
+  // A narrow page has fewer; a cell across those that it hides would bring them back.
+  function shownColumns(row) {
+    return [...row.cells].filter((cell) => getComputedStyle(cell).display !== "none").length;
   }
 
   function waterfall(trace, spans) {
