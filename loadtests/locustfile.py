@@ -10,6 +10,9 @@ MAILRIG_STACK      the stack's file (default: .mailrig/stack.json)
 MAILRIG_SCENARIO   a scenario's name or file (default: smoke)
 MAILRIG_HISTORY    where operations are written (default: runs/locust/<time>/history.jsonl; worker k > 0 adds .k)
 MAILRIG_SESSION    keeps idempotency keys and traces of several loads on one stack apart (default: the time)
+MAILRIG_REMOTE     1 in a worker that has none of these: its master, which has 1 too, sends it stack and scenario with
+                   its part, and writes down what it tells. Tokens and history go over Locust's own connection, so
+                   workers need nothing but the master's address: no folder that both see, and no clock but the host's
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -42,9 +46,10 @@ from mailrig.clients import (
     classify,
     pace,
     read_target,
+    target_of,
 )
-from mailrig.history import HistoryWriter
-from mailrig.scenario import RigError, Scenario, load_scenario
+from mailrig.history import HistoryRelay, HistoryWriter
+from mailrig.scenario import RigError, Scenario, load_scenario, parse_scenario
 from mailrig.schedule import Arrival, arrivals, for_worker
 
 #: How often a feed is read, seconds. Queue and run times come from the execution's clock, so it is in none of them.
@@ -55,21 +60,66 @@ READ_TIMEOUT_S: Final = 10.0
 REQUEST_TIMEOUT_S: Final = 15.0
 #: From the start of the test to the first instant of the schedule: greenlets and pools are made in it.
 LEAD_S: Final = 0.25
+#: With workers elsewhere, which get their parts over the net and read the feeds first.
+REMOTE_LEAD_S: Final = 2.0
+#: How often a worker elsewhere sends what it has to tell, seconds.
+TELL_EVERY_S: Final = 0.2
 _OK: Final = 200
-_PART, _DONE = "mailrig-part", "mailrig-done"
+_PART, _DONE, _LINES = "mailrig-part", "mailrig-done", "mailrig-lines"
+_REMOTE: Final = os.environ.get("MAILRIG_REMOTE") == "1"
 _log = logging.getLogger("mailrig.load")
 
 
-def _setup() -> tuple[Target, Scenario]:
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What to load and how. ``repr`` shows no token."""
+
+    target: Target
+    scenario: Scenario
+    session: str
+    #: As texts, for workers elsewhere.
+    stack_text: str = field(repr=False)
+
+    @classmethod
+    def from_environment(cls) -> Order:
+        """What the variables above say."""
+        stack_file = Path(os.environ.get("MAILRIG_STACK", STACK_FILE))
+        target = read_target(stack_file)
+        return cls(
+            target=target,
+            scenario=load_scenario(os.environ.get("MAILRIG_SCENARIO", "smoke")),
+            session=os.environ.get("MAILRIG_SESSION", f"{time.time_ns():x}"),
+            stack_text=stack_file.read_text(),
+        )
+
+    def to_message(self) -> dict[str, str]:
+        """For a worker elsewhere."""
+        scenario = {"scenario": self.scenario.text, "scenario_file": str(self.scenario.file)}
+        return {"stack": self.stack_text, "session": self.session, **scenario}
+
+    @classmethod
+    def from_message(cls, data: Mapping[str, str]) -> Order:
+        """What the master says."""
+        return cls(
+            target=target_of(data["stack"]),
+            scenario=parse_scenario(data["scenario"], Path(data["scenario_file"])),
+            session=data["session"],
+            stack_text=data["stack"],
+        )
+
+
+def _setup() -> Order | None:
+    if _REMOTE and "--worker" in sys.argv:
+        return None
     try:
-        target = read_target(Path(os.environ.get("MAILRIG_STACK", STACK_FILE)))
-        return target, load_scenario(os.environ.get("MAILRIG_SCENARIO", "smoke"))
+        return Order.from_environment()
     except RigError as err:
         sys.stderr.write(f"mailrig: {err}\n")
         sys.exit(2)
 
 
-TARGET, SCENARIO = _setup()
+#: None in a worker that waits for its master's word.
+ORDER: Final = _setup()
 
 
 class _TooSlowError(Exception):
@@ -100,19 +150,35 @@ class Http:
         self._client.close()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Which arrivals are whose."""
+
+    worker: int = 0
+    workers: int = 1
+    #: The first instant of the schedule where the master sets it; None where each process sets its own.
+    start_ns: int | None = None
+
+
 class Load:
     """One pass of one process through its part of the schedule."""
 
-    def __init__(self, environment: Any, *, worker: int, workers: int, on_done: Callable[[str | None], None]) -> None:
-        self._environment, self._on_done = environment, on_done
-        schedule = arrivals(SCENARIO, [[address for _, address in account.clients] for account in TARGET.accounts])
-        self._schedule = for_worker(schedule, worker=worker, workers=workers)
-        self._worker = worker
-        self._history = HistoryWriter(_history_path(worker), "load")
-        self._session = os.environ.get("MAILRIG_SESSION", f"{time.time_ns():x}")
-        self._posts = Http(TARGET.api_url, connections=max(1, len(self._schedule)))
+    def __init__(
+        self,
+        environment: Any,
+        order: Order,
+        part: Part,
+        *,
+        history: HistoryWriter | HistoryRelay,
+        on_done: Callable[[str | None], None],
+    ) -> None:
+        self._environment, self._order, self._part = environment, order, part
+        self._history, self._on_done = history, on_done
+        self._accounts = order.target.accounts
+        self._schedule = for_worker(schedule_of(order), worker=part.worker, workers=part.workers)
+        self._posts = Http(order.target.api_url, connections=max(1, len(self._schedule)))
         # An idempotent request is sent again as often as there are connections: few, then.
-        self._gets = Http(TARGET.api_url, connections=len(TARGET.accounts))
+        self._gets = Http(order.target.api_url, connections=len(self._accounts))
         self._tally, self._requests, self._feeds = Tally(), Group(), Group()
         self._greenlet: Any = gevent.spawn(self._run)
 
@@ -137,21 +203,28 @@ class Load:
         gevent.spawn(self._on_done, failure)
 
     def _drive(self) -> None:
-        for account in TARGET.accounts:
+        if isinstance(self._history, HistoryRelay):
+            self._feeds.spawn(self._tell, self._history).link_exception(self._broken)
+        for account in self._accounts:
             feed = Feed(account)
             self._read_pages(feed, lambda _: None)  # what ended before us is none of ours
             self._feeds.spawn(self._follow, feed).link_exception(self._broken)
-        start_ns = time.time_ns() + int(LEAD_S * 1e9)
-        if self._worker == 0:
-            value = {"name": "warmup", "scheduled": len(self._schedule)}
-            self._history.append("info", "phase", value, process="runner", time_ns=start_ns)
+        start_ns = self._part.start_ns or time.time_ns() + int(LEAD_S * 1e9)
+        if self._part.start_ns is None and self._part.worker == 0:
+            write_start(self._history, len(self._schedule), start_ns)
         pace(self._schedule, start_ns=start_ns, now_ns=time.time_ns, sleep=gevent.sleep, spawn=self._spawn)
-        end_s = start_ns / 1e9 + SCENARIO.load.total_s
+        end_s = start_ns / 1e9 + self._order.scenario.load.total_s
         gevent.sleep(max(0.0, end_s - time.time()))
         self._requests.join()
-        deadline = max(end_s, time.time()) + SCENARIO.drain_timeout_s
+        deadline = max(end_s, time.time()) + self._order.scenario.drain_timeout_s
         while self._tally.unsettled and time.time() < deadline:
             gevent.sleep(FEED_EVERY_S / 4)
+
+    @staticmethod
+    def _tell(history: HistoryRelay) -> None:
+        while True:
+            gevent.sleep(TELL_EVERY_S)
+            history.flush()
 
     # --- requests ---
 
@@ -159,8 +232,8 @@ class Load:
         self._requests.spawn(self._do, arrival, intended_ns).link_exception(self._broken)
 
     def _do(self, arrival: Arrival, intended_ns: int) -> None:
-        account = TARGET.accounts[arrival.tenant]
-        call = call_for(arrival, account, seed=SCENARIO.seed, intended_ns=intended_ns, session=self._session)
+        account, order = self._accounts[arrival.tenant], self._order
+        call = call_for(arrival, account, seed=order.scenario.seed, intended_ns=intended_ns, session=order.session)
         user, now_ns = f"user:{arrival.index}", time.time_ns()
         value = {**call.value, "lag_ns": now_ns - intended_ns}
         self._history.append("invoke", arrival.f, value, process=user, time_ns=now_ns)
@@ -169,6 +242,9 @@ class Load:
         latency_ns = op.time_ns - intended_ns
         self._fire(Timing(kind="API", name=f"accept {arrival.f}", duration_ns=latency_ns, error=error))
         if kind == "ok":
+            early = self._tally.early(known["task_id"])
+            if early is not None and self._part.workers > 1:
+                self._complete(early)
             self._fire(*self._tally.accepted(known["task_id"], intended_ns))
 
     def _send(self, call: Call) -> tuple[int | None, bytes, str | None]:
@@ -186,7 +262,7 @@ class Load:
     def _follow(self, feed: Feed) -> None:
         while True:
             gevent.sleep(FEED_EVERY_S)
-            self._read_pages(feed, lambda row: self._settled(row, feed.tenant))
+            self._read_pages(feed, self._settled)
 
     def _read_pages(self, feed: Feed, use: Callable[[Mapping[str, Any]], None]) -> None:
         """All pages that there are now. A feed that fails is read again in its next turn: the cursor stands."""
@@ -203,9 +279,15 @@ class Load:
                 use(row)
             full = len(rows) >= FEED_LIMIT
 
-    def _settled(self, row: Mapping[str, Any], tenant: str) -> None:
-        self._history.append("ok", "complete", row, process=f"feed:{tenant}")
-        self._fire(*self._tally.settled(row))
+    def _settled(self, row: Mapping[str, Any]) -> None:
+        timings = self._tally.settled(row)
+        # Each of several workers sees all of a feed, and tells of its own tasks: each end is told once.
+        if timings or self._part.workers == 1:
+            self._complete(row)
+        self._fire(*timings)
+
+    def _complete(self, row: Mapping[str, Any]) -> None:
+        self._history.append("ok", "complete", row, process=f"feed:{row['tenant']}")
 
     def _fire(self, *timings: Timing) -> None:
         for timing in timings:
@@ -219,11 +301,26 @@ class Load:
             )
 
 
+def schedule_of(order: Order) -> list[Arrival]:
+    """The arrivals of all workers."""
+    return arrivals(order.scenario, [[address for _, address in a.clients] for a in order.target.accounts])
+
+
+def write_start(history: HistoryWriter | HistoryRelay, scheduled: int, start_ns: int) -> None:
+    """The first operation of a load's history."""
+    value = {"name": "warmup", "scheduled": scheduled}
+    history.append("info", "phase", value, process="runner", time_ns=start_ns)
+
+
 def _history_path(worker: int) -> Path:
     default = Path("runs/locust") / datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ") / "history.jsonl"
     path = Path(os.environ.get("MAILRIG_HISTORY", default))
     path.parent.mkdir(parents=True, exist_ok=True)
     return path if worker == 0 else path.with_name(f"{path.stem}.{worker}{path.suffix}")
+
+
+#: What a load needs to begin; without an order nobody knows what to load.
+_Beginning = tuple[Order | None, Part, HistoryWriter | HistoryRelay]
 
 
 class Conductor:
@@ -232,6 +329,8 @@ class Conductor:
     def __init__(self, environment: Any) -> None:
         self._environment = environment
         self._load: Load | None = None
+        #: Where the master writes down what workers elsewhere tell.
+        self._history: HistoryWriter | None = None
         self._waiting: set[str] = set()
         self._running = False
         self.failure: str | None = None
@@ -246,13 +345,16 @@ class Conductor:
         if isinstance(self._runner, MasterRunner):
             self._share_out()
         elif not isinstance(self._runner, WorkerRunner):
-            self._begin(worker=0, workers=1, on_done=self._finish)
+            self._begin(lambda: (ORDER, Part(), HistoryWriter(_history_path(0), "load")), self._finish)
 
-    def _begin(self, *, worker: int, workers: int, on_done: Callable[[str | None], None]) -> None:
+    def _begin(self, begin: Callable[[], _Beginning], on_done: Callable[[str | None], None]) -> None:
         """Locust logs what a listener raises and goes on: without a load it would wait for ever."""
         try:
-            self._load = Load(self._environment, worker=worker, workers=workers, on_done=on_done)
-        except (OSError, RigError) as err:
+            order, part, history = begin()
+            if order is None:
+                raise RigError("the master says neither stack nor scenario: start it with MAILRIG_REMOTE=1")  # noqa: TRY301  # told as the others are
+            self._load = Load(self._environment, order, part, history=history, on_done=on_done)
+        except (OSError, RigError, KeyError, ValueError, TypeError) as err:
             gevent.spawn(on_done, f"{type(err).__name__}: {err}")
 
     def test_stop(self, **_: Any) -> None:
@@ -266,13 +368,32 @@ class Conductor:
     def _share_out(self) -> None:
         clients = sorted(client.id for client in self._runner.clients.ready)
         self._waiting = set(clients)
+        order: Mapping[str, Any] = {}
+        if _REMOTE and ORDER is not None:
+            start_ns = time.time_ns() + int(REMOTE_LEAD_S * 1e9)
+            self._history = HistoryWriter(_history_path(0), "load")
+            write_start(self._history, len(schedule_of(ORDER)), start_ns)
+            order = {"start_ns": start_ns, **ORDER.to_message()}
         for worker, client in enumerate(clients):
-            self._runner.send_message(_PART, {"worker": worker, "workers": len(clients)}, client_id=client)
+            self._runner.send_message(_PART, {"worker": worker, "workers": len(clients), **order}, client_id=client)
         gevent.spawn(self._watch_workers)
 
     def on_part(self, msg: Any, **_: Any) -> None:
-        """A worker gets its part."""
-        self._begin(worker=msg.data["worker"], workers=msg.data["workers"], on_done=self._report)
+        """A worker gets its part, and what it does not know of itself."""
+        data = msg.data
+        part = Part(worker=data["worker"], workers=data["workers"], start_ns=data.get("start_ns"))
+        if "stack" in data:
+            self._begin(lambda: (Order.from_message(data), part, HistoryRelay("load", self._relay)), self._report)
+        else:
+            self._begin(lambda: (ORDER, part, HistoryWriter(_history_path(part.worker), "load")), self._report)
+
+    def _relay(self, lines: str) -> None:
+        self._runner.send_message(_LINES, {"lines": lines})
+
+    def on_lines(self, msg: Any, **_: Any) -> None:
+        """The master writes down what a worker tells."""
+        if self._history is not None:
+            self._history.put(msg.data["lines"])
 
     def _report(self, failure: str | None) -> None:
         self.failure = failure
@@ -298,6 +419,9 @@ class Conductor:
             return
         self._running, self.failure = False, failure
         self._waiting.clear()
+        if self._history is not None:
+            self._history.close()
+            self._history = None
         if failure:
             sys.stderr.write(f"mailrig: the load generator failed: {failure}\n")
         if self._environment.parsed_options.headless:
@@ -318,6 +442,7 @@ def _init(environment: Any, runner: Any, **_: Any) -> None:
     environment.events.quitting.add_listener(conductor.quitting)
     if isinstance(runner, MasterRunner):
         runner.register_message(_DONE, conductor.on_done)
+        runner.register_message(_LINES, conductor.on_lines)
     elif isinstance(runner, WorkerRunner):
         runner.register_message(_PART, conductor.on_part)
 
@@ -325,7 +450,7 @@ def _init(environment: Any, runner: Any, **_: Any) -> None:
 class MailLoad(User):  # type: ignore[misc]  # as above
     """Stands for the load in Locust's state and web UI; see rule 2."""
 
-    host = TARGET.api_url
+    host = ORDER.target.api_url if ORDER is not None else "http://the-master-knows.invalid"
     fixed_count = 1
 
     @task  # type: ignore[untyped-decorator]  # as above

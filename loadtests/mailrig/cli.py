@@ -19,12 +19,17 @@ from typing import Final
 from mailrig import doctor, export, logs, report, runner
 from mailrig.checkers import Verdict
 from mailrig.clients import Account
+from mailrig.jaeger import Otlp
 from mailrig.scenario import RigError, mutant_names, scenario_names
-from mailrig.stack import Stack
+from mailrig.stack import VARIABLES, Stack
 from mailrig.store import Run, open_run
 
 PORTS: Final = ("api", "exporter", "smtp", "imap", "control", "redis", "postgres")
 PORT_MAX: Final = 65_535
+#: Where Locust's master listens, unless it is told otherwise: who has workers elsewhere says so.
+LOCUST_HOST: Final = "127.0.0.1"
+LOCUST_PORT: Final = 5557
+LOCUST_WORKERS_MAX: Final = 100
 USAGE: Final = 2
 _EXIT_CODES: Final = (
     "Exit codes: 0 pass; 1 a gate failed (doctor: a trap); 2 wrong use or internal error; 3 warnings under --strict; "
@@ -81,25 +86,21 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=act)
         return command
 
-    run = add("run", _run, "run a scenario and judge it")
-    run.add_argument("scenario", help=f"a name ({', '.join(scenario_names())}) or a TOML file")
-    run.add_argument("--seed", type=int, help="another seed than the scenario's")
-    run.add_argument("--mutate", metavar="NAME", help=f"break the service: {', '.join(mutant_names())}")
-    run.add_argument(
-        "--nemesis",
-        metavar="ACTION@SECONDS",
-        action="append",
-        default=[],
-        help="one more fault, such as kill-child@10 (seconds from the start of the warm-up); may be repeated",
-    )
-    _strict(run)
-    _runs_dir(run)
-    _ports(run)
+    _run_arguments(add("run", _run, "run a scenario and judge it"))
     up = add("up", _up, "bring the whole system up and leave it running until ctrl-C")
     up.add_argument(
         "--time-scale", type=_time_scale, default=1.0, help="0.05 to 1: scales backoff, leases, beat (default: 1)"
     )
+    _jaeger(up)
     _ports(up)
+    worker = add("load-worker", _load_worker, "send a share of the load of a `mailrig run --locust-workers`")
+    worker.add_argument(
+        "--master",
+        type=_address,
+        required=True,
+        metavar="HOST[:PORT]",
+        help=f"where that is; waited for up to five minutes (default port: {LOCUST_PORT})",
+    )
     check = add("check", _check, "judge a stored run again, without running it")
     _which(check)
     _strict(check)
@@ -125,6 +126,9 @@ def _parser() -> argparse.ArgumentParser:
     exported.add_argument("-o", "--output", type=Path, metavar="FILE", help="where to write it (default: stdout)")
     exported.add_argument("--keep-times", action="store_true", help="do not let all runs begin when the latest began")
     _runs_dir(exported)
+    sent = add("upload", _upload, "send a stored run's spans to a Jaeger or a collector")
+    _which(sent)
+    sent.add_argument("--otlp", metavar="URL", required=True, help="where OTLP over HTTP is received, with port 4318")
     seen = add("doctor", _doctor, "say what this machine lacks, and which traps a Celery application walks into")
     seen.add_argument("--app", metavar="MODULE:APP", help="an application of yours, imported from here, alone")
     seen.add_argument("--python", metavar="FILE", help="the interpreter that can import it (default: this one)")
@@ -133,6 +137,36 @@ def _parser() -> argparse.ArgumentParser:
     broker.add_argument("--offline", action="store_true", help="ask no server")
     seen.add_argument("--json", action="store_true", help="the answer for machines")
     return parser
+
+
+def _run_arguments(run: argparse.ArgumentParser) -> None:
+    run.add_argument("scenario", help=f"a name ({', '.join(scenario_names())}) or a TOML file")
+    run.add_argument("--seed", type=int, help="another seed than the scenario's")
+    run.add_argument("--mutate", metavar="NAME", help=f"break the service: {', '.join(mutant_names())}")
+    run.add_argument(
+        "--nemesis",
+        metavar="ACTION@SECONDS",
+        action="append",
+        default=[],
+        help="one more fault, such as kill-child@10 (seconds from the start of the warm-up); may be repeated",
+    )
+    _jaeger(run)
+    run.add_argument(
+        "--attach", action="store_true", help=f"load the stack that is told by {', '.join(VARIABLES)}; none is started"
+    )
+    run.add_argument(
+        "--locust-workers", type=_count, metavar="N", help="wait for N load workers, each a `mailrig load-worker`"
+    )
+    run.add_argument(
+        "--locust-bind",
+        type=_address,
+        default=(LOCUST_HOST, LOCUST_PORT),
+        metavar="HOST:PORT",
+        help=f"where they find this one (default: {LOCUST_HOST}:{LOCUST_PORT})",
+    )
+    _strict(run)
+    _runs_dir(run)
+    _ports(run)
 
 
 def _which(command: argparse.ArgumentParser) -> None:
@@ -151,6 +185,26 @@ def _strict(command: argparse.ArgumentParser) -> None:
 def _ports(command: argparse.ArgumentParser) -> None:
     for part in PORTS:
         command.add_argument(f"--{part}-port", type=_port, default=0, metavar="N", help="default: a free one")
+
+
+def _jaeger(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--jaeger", metavar="URL", help="a Jaeger's query side, such as http://127.0.0.1:16686: spans go there too"
+    )
+    command.add_argument("--otlp", metavar="URL", help="where it receives OTLP over HTTP (default: there, port 4318)")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= LOCUST_WORKERS_MAX:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {LOCUST_WORKERS_MAX}")
+    return int(text)
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":") if not text.endswith("]") and ":" in text else (text, "", "")
+    if not host or (colon and not (port.isdecimal() and 0 < int(port) <= PORT_MAX)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST or HOST:PORT")
+    return host.strip("[]"), int(port or LOCUST_PORT)
 
 
 def _port(text: str) -> int:
@@ -184,9 +238,32 @@ def _run(arguments: argparse.Namespace) -> int:
         nemesis=tuple(arguments.nemesis),
         runs_dir=arguments.runs_dir,
         ports=_ports_of(arguments),
+        jaeger=arguments.jaeger,
+        otlp=arguments.otlp,
+        attach=arguments.attach,
+        fleet=_fleet(arguments),
     )
     folder, verdict = runner.run(options)
     return _tell(folder, verdict, strict=arguments.strict)
+
+
+def _fleet(arguments: argparse.Namespace) -> runner.Fleet | None:
+    if arguments.locust_workers is None:
+        return None
+    host, port = arguments.locust_bind
+    return runner.Fleet(workers=arguments.locust_workers, host=host, port=port)
+
+
+def _load_worker(arguments: argparse.Namespace) -> int:
+    host, port = arguments.master
+    runner.work_for(host, port)
+
+
+def _upload(arguments: argparse.Namespace) -> int:
+    otlp = Otlp(arguments.otlp)
+    count = runner.upload(open_run(arguments.which, runs_dir=arguments.runs_dir), otlp)
+    print(f"{count} spans are at {otlp.url}")
+    return 0
 
 
 def _tell(folder: Run, verdict: Verdict, *, strict: bool) -> int:
@@ -202,7 +279,12 @@ def _width() -> int:
 def _up(arguments: argparse.Namespace) -> int:
     logs, is_up = runner.STATE_DIR / "logs", False
     try:
-        with runner.standing(_ports_of(arguments), logs, time_scale=arguments.time_scale) as (stack, accounts):
+        with runner.standing(
+            _ports_of(arguments),
+            logs,
+            time_scale=arguments.time_scale,
+            environment=runner.traced(arguments.jaeger, arguments.otlp),
+        ) as (stack, accounts):
             print(_urls(stack, accounts, logs), flush=True)
             is_up, tick = True, threading.Event()
             while not tick.wait(0.2):

@@ -71,18 +71,7 @@ def read_target(path: Path) -> Target:
         NoStackError: there is no such file, or it is not one of ours.
     """
     try:
-        facts = json.loads(path.read_text())
-        accounts = tuple(
-            Account(
-                tenant=row["tenant"],
-                user=row["user"],
-                token=row["token"],
-                clients=tuple((c["client_id"], c["address"]) for c in row["clients"]),
-                attachment_ids=tuple(row["attachment_ids"]),
-            )
-            for row in facts["population"]
-        )
-        return Target(api_url=facts["api_url"], accounts=accounts)
+        return target_of(path.read_text())
     except FileNotFoundError as err:
         raise NoStackError(
             f"{path} does not exist: start a stack with `mailrig up`, or name its file in MAILRIG_STACK"
@@ -91,6 +80,26 @@ def read_target(path: Path) -> Target:
         raise NoStackError(
             f"{path} does not describe a stack ({type(err).__name__}); start one with `mailrig up`"
         ) from err
+
+
+def target_of(text: str) -> Target:
+    """The stack that a stack file's text describes.
+
+    Raises:
+        ValueError, KeyError, TypeError: it is none.
+    """
+    facts = json.loads(text)
+    accounts = tuple(
+        Account(
+            tenant=row["tenant"],
+            user=row["user"],
+            token=row["token"],
+            clients=tuple((c["client_id"], c["address"]) for c in row["clients"]),
+            attachment_ids=tuple(row["attachment_ids"]),
+        )
+        for row in facts["population"]
+    )
+    return Target(api_url=facts["api_url"], accounts=accounts)
 
 
 def pace(
@@ -225,6 +234,10 @@ class Tally:
     def unsettled(self) -> int:
         """Accepted tasks whose end no feed has shown."""
         return len(self._intended)
+
+    def early(self, task_id: str) -> Mapping[str, Any] | None:
+        """The end of a task that was shown before its request was answered."""
+        return self._early.get(task_id)
 
     def accepted(self, task_id: str, intended_ns: int) -> list[Timing]:
         """A request was answered by 202; the timings if its end is known already."""

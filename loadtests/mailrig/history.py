@@ -11,7 +11,7 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Self
@@ -66,14 +66,12 @@ class Op:
         return cls(**{name: data[name] for name in _FIELDS})
 
 
-class HistoryWriter:
-    """Appends operations to a file; safe to share among threads and greenlets of one process."""
+class _History:
+    """Takes operations, and counts them."""
 
-    def __init__(self, path: Path, process: str) -> None:
-        """Open or create ``path``; ``process`` is the default name of who acts."""
+    def __init__(self, process: str) -> None:
         self._process = process
         self._indices = itertools.count()
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
 
     def append(
         self,
@@ -85,7 +83,7 @@ class HistoryWriter:
         process: str | None = None,
         time_ns: int | None = None,
     ) -> Op:
-        """Write one operation with a single system call; the time is now unless given."""
+        """Write one operation; the time is now unless given."""
         op = Op(
             index=next(self._indices),
             time_ns=time.time_ns() if time_ns is None else time_ns,
@@ -95,10 +93,39 @@ class HistoryWriter:
             value=value,
             error=error,
         )
-        line = (op.to_line() + "\n").encode()
-        if os.write(self._fd, line) != len(line):
-            raise OSError("the history could not be written in full: is the disk full?")
+        self._put(op.to_line() + "\n")
         return op
+
+    def _put(self, line: str) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """No operation follows."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class HistoryWriter(_History):
+    """Appends operations to a file; safe to share among threads and greenlets of one process."""
+
+    def __init__(self, path: Path, process: str) -> None:
+        """Open or create ``path``; ``process`` is the default name of who acts."""
+        super().__init__(process)
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+
+    def put(self, lines: str) -> None:
+        """Whole lines that another writer made, with a single system call."""
+        data = lines.encode()
+        if os.write(self._fd, data) != len(data):
+            raise OSError("the history could not be written in full: is the disk full?")
+
+    def _put(self, line: str) -> None:
+        self.put(line)
 
     def close(self) -> None:
         """Close the file; a second time does nothing."""
@@ -106,11 +133,27 @@ class HistoryWriter:
         if fd >= 0:
             os.close(fd)
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+class HistoryRelay(_History):
+    """Keeps lines until they are sent to where the file is: by ``flush``, or at the end."""
+
+    def __init__(self, process: str, send: Callable[[str], None]) -> None:
+        super().__init__(process)
+        self._send = send
+        self._lines: list[str] = []
+
+    def _put(self, line: str) -> None:
+        self._lines.append(line)
+
+    def flush(self) -> None:
+        """Send what has come up; greenlets may go on writing meanwhile."""
+        lines, self._lines = self._lines, []
+        if lines:
+            self._send("".join(lines))
+
+    def close(self) -> None:
+        """Send the rest."""
+        self.flush()
 
 
 def read_history(path: Path) -> list[Op]:

@@ -7,7 +7,10 @@ The verdict is made from the run's folder alone, so ``mailrig check`` says the s
     screen       what the user sees while it goes on
     scratch      a folder for what a run does not keep
     facts        run.json: what was run, on what
+    plan         what a run will be, and why it can't
     load         Locust as a process, and how far it is
+    handover     spans to Jaeger and back
+    borrowed     what of a shared stack belongs to a run
     leaking      when a run is searched for its secrets, and which they are
     experiment   up, population, warm-up, load and nemesis, heal, drain, collect, down
 
@@ -16,49 +19,50 @@ Called by cli.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from mailrig import report
-from mailrig.checkers import Verdict, judge, validate
+from mailrig.checkers import Verdict, judge
 from mailrig.clients import Account
-from mailrig.evidence import load_evidence
+from mailrig.evidence import EvidenceError, load_evidence
+from mailrig.jaeger import JaegerError, Otlp
 from mailrig.population import populate, write_stack_file
+from mailrig.runner.borrowed import Borrowed
 from mailrig.runner.experiment import Experiment, stack_up
 from mailrig.runner.facts import facts_of, patched_service
+from mailrig.runner.handover import hand_over
 from mailrig.runner.interrupts import Stopped, stop_on_signals
 from mailrig.runner.leaking import LeakSearch
+from mailrig.runner.load import Fleet, work_for
+from mailrig.runner.plan import Plan, RunOptions, make_plan, traced
 from mailrig.runner.scratch import scratch_folder
 from mailrig.runner.screen import Screen
-from mailrig.scenario import Mutant, Scenario, load_contract, load_mutant, load_scenario, with_overrides
+from mailrig.scenario import load_contract, load_scenario
 from mailrig.stack import Stack, StackOptions
 from mailrig.store import Run
 
-__all__ = ["STATE_DIR", "RunOptions", "Stopped", "check", "run", "standing", "stop_on_signals"]
+__all__ = [
+    "STATE_DIR",
+    "Fleet",
+    "RunOptions",
+    "Stopped",
+    "check",
+    "run",
+    "standing",
+    "stop_on_signals",
+    "traced",
+    "upload",
+    "work_for",
+]
 
 #: Where a rig writes down what it started.
 STATE_DIR: Final = Path(".mailrig")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """What ``mailrig run`` was asked for."""
-
-    #: A scenario's name or file.
-    scenario: str
-    seed: int | None = None
-    #: A mutant's name.
-    mutant: str | None = None
-    #: More faults, each ``ACTION@SECONDS``.
-    nemesis: tuple[str, ...] = ()
-    runs_dir: Path = Path("runs")
-    #: By part; 0 takes a free one.
-    ports: Mapping[str, int] = field(default_factory=dict)
 
 
 def run(options: RunOptions) -> tuple[Run, Verdict]:
@@ -67,49 +71,59 @@ def run(options: RunOptions) -> tuple[Run, Verdict]:
     Raises:
         RigError: something is wrong that is not the system's; the stack is down again.
     """
-    scenario = with_overrides(load_scenario(options.scenario), seed=options.seed, nemesis=options.nemesis)
-    contract = load_contract()
-    validate(scenario, contract)
-    mutant = load_mutant(options.mutant) if options.mutant else None
-    screen, started = Screen(), datetime.now(UTC)
+    plan = make_plan(options)
+    scenario, screen, started = plan.scenario, Screen(), datetime.now(UTC)
     with scratch_folder(STATE_DIR) as scratch:
-        python_path = patched_service(mutant, scratch / "patched")
-        folder = Run.create(options.runs_dir, scenario, contract, started=started)
-        facts = facts_of(scenario, mutant, started)
+        python_path = patched_service(plan.mutant, scratch / "patched")
+        folder = Run.create(options.runs_dir, scenario, plan.contract, started=started)
+        facts = {**facts_of(scenario, plan.mutant, started), **plan.facts}
         folder.write_json("run.json", facts)
-        screen.step(f"{scenario.name}, seed {scenario.seed}" + (f", mutant {mutant.name}" if mutant else ""))
-        stack = StackOptions(
-            log_dir=folder.logs,
-            span_dir=scratch / "spans",
-            state_dir=STATE_DIR,
-            time_scale=scenario.system.time_scale,
-            concurrency=scenario.system.concurrency,
-            seed=scenario.seed,
-            ports=options.ports,
-            environment=_environment(scenario, mutant),
-            python_path=python_path,
-            without=frozenset(mutant.without) if mutant else frozenset(),
-        )
+        screen.step(f"{scenario.name}, seed {scenario.seed}" + (f", mutant {plan.mutant.name}" if plan.mutant else ""))
         span_dir = scratch / "spans"
-        experiment = Experiment(
-            scenario, folder, Stack(stack), spans=lambda _: span_dir, scratch=scratch, screen=screen
-        )
-        experiment.conduct()
+        stack = plan.stack(log_dir=folder.logs, span_dir=span_dir, state_dir=STATE_DIR, python_path=python_path)
+        spans = functools.partial(_spans, plan, span_dir, screen)
+        course = Experiment(scenario, folder, stack, spans=spans, scratch=scratch, screen=screen, fleet=plan.fleet)
+        course.conduct()
+        _hand_over(plan, folder, screen)
         folder.write_json("run.json", {**facts, "ended_ns": time.time_ns()})
     screen.step("judging")
-    return folder, _judge(folder, experiment.leaks)
-
-
-def _environment(scenario: Scenario, mutant: Mutant | None) -> dict[str, str]:
-    """What the service is told beyond where its neighbours are; a mutant's word counts more."""
-    sample = scenario.system.trace_sample
-    return {**({"MAIL_TRACE_SAMPLE": str(sample)} if sample < 1 else {}), **(mutant.environment if mutant else {})}
+    return folder, _judge(folder, course.leaks)
 
 
 def _judge(folder: Run, leaks: LeakSearch) -> Verdict:
     """As ``check``; and once more if the reports that came of it hold a secret."""
     verdict = check(folder)
     return check(folder) if leaks.reports() else verdict
+
+
+def _spans(plan: Plan, span_dir: Path, screen: Screen, evidence: Path) -> Path | None:
+    """Where the run's span files are: our own, or copies of what others have of it."""
+    if plan.attachment is None:
+        return span_dir
+    mounted, copy = plan.attachment.span_dir, span_dir / "borrowed.jsonl"
+    try:
+        if mounted is not None:
+            Borrowed(evidence).from_files(mounted, copy)
+        elif plan.jaeger is not None:
+            screen.step("reading spans from Jaeger")
+            Borrowed(evidence).from_jaeger(plan.jaeger, copy)
+        else:
+            return None
+    except JaegerError as err:
+        # The run is made, and all gates but those of traces can be judged.
+        screen.step(f"{err}: gates of traces are unknown")
+        return None
+    return span_dir
+
+
+def _hand_over(plan: Plan, folder: Run, screen: Screen) -> None:
+    if plan.jaeger is None or plan.otlp is None:
+        return
+    try:
+        looked_for, sent = hand_over(folder.evidence, plan.jaeger, plan.otlp)
+        screen.step(f"Jaeger: {looked_for} spans looked for, {sent} of them sent after the run")
+    except JaegerError as err:
+        screen.step(f"{err}: what it has is unknown")
 
 
 def check(folder: Run) -> Verdict:
@@ -122,8 +136,26 @@ def check(folder: Run) -> Verdict:
     return verdict
 
 
+def upload(folder: Run, otlp: Otlp) -> int:
+    """Send a stored run's spans to whoever takes OTLP; answers how many there were.
+
+    Raises:
+        RigError: nobody takes them, or the run has none.
+    """
+    file = folder.evidence / "spans.jsonl"
+    if not file.is_file():
+        raise EvidenceError(f"{folder.path} has no spans: they were not collected")
+    with file.open(encoding="utf-8") as lines:
+        try:
+            return otlp.send(lines)
+        except (ValueError, KeyError, TypeError) as err:
+            raise EvidenceError(f"{file}: not OTLP JSON: {type(err).__name__}") from err
+
+
 @contextmanager
-def standing(ports: Mapping[str, int], log_dir: Path, *, time_scale: float) -> Iterator[tuple[Stack, list[Account]]]:
+def standing(
+    ports: Mapping[str, int], log_dir: Path, *, time_scale: float, environment: Mapping[str, str]
+) -> Iterator[tuple[Stack, list[Account]]]:
     """A stack with the population of the smoke scenario, until the block ends."""
     scenario = load_scenario("smoke")
     options = StackOptions(
@@ -134,6 +166,7 @@ def standing(ports: Mapping[str, int], log_dir: Path, *, time_scale: float) -> I
         concurrency=scenario.system.concurrency,
         seed=scenario.seed,
         ports=ports,
+        environment=environment,
     )
     stack_file = STATE_DIR / "stack.json"
     stack = Stack(options)

@@ -7,14 +7,17 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from mailrig.scenario import RigError
 from mailrig.stack import Part, RunningStack, end
 
 #: Locust gets this long to write down what was under way, seconds.
 STOP_GRACE_S: Final = 3.0
+#: So long a master waits until all of its workers are there, seconds.
+FLEET_WAIT_S: Final = 120
 _PACKAGE: Final = Path(__file__).parents[1]
 _LOG_TAIL_CHARS: Final = 300
 
@@ -64,19 +67,42 @@ class HistoryTail:
         return text
 
 
-class LoadProcess:
-    """A headless Locust that runs a scenario against a stack."""
+@dataclass(frozen=True, kw_only=True)
+class Fleet:
+    """Load workers elsewhere, each a ``mailrig load-worker``."""
 
-    def __init__(self, stack: RunningStack, *, stack_file: Path, scenario_file: Path, history: Path) -> None:
+    #: How many are waited for.
+    workers: int
+    #: Where the master listens for them.
+    host: str
+    port: int
+
+
+class LoadProcess:
+    """A headless Locust that runs a scenario against a stack: alone, or as the master of a fleet."""
+
+    def __init__(
+        self,
+        stack: RunningStack,
+        *,
+        stack_file: Path,
+        scenario_file: Path,
+        history: Path,
+        session: str,
+        fleet: Fleet | None = None,
+    ) -> None:
         env = {
             **os.environ,
             "MAILRIG_STACK": str(stack_file.absolute()),
             "MAILRIG_SCENARIO": str(scenario_file.absolute()),
             "MAILRIG_HISTORY": str(history.absolute()),
-            # One load on a fresh stack: keys and trace ids follow from the seed alone.
-            "MAILRIG_SESSION": "run",
+            "MAILRIG_SESSION": session,
         }
-        argv = [sys.executable, "-m", "locust", "-f", str(locustfile()), "--headless", "--only-summary"]
+        argv = locust_argv("--headless", "--only-summary")
+        if fleet is not None:
+            env["MAILRIG_REMOTE"] = "1"
+            argv += ["--master", "--master-bind-host", fleet.host, "--master-bind-port", str(fleet.port)]
+            argv += ["--expect-workers", str(fleet.workers), "--expect-workers-max-wait", str(FLEET_WAIT_S)]
         self._part: Part = stack.run_tool("locust", argv, env)
         self.tail = HistoryTail(history)
 
@@ -104,6 +130,20 @@ class LoadProcess:
                 f"Locust ended with exit code {code}: {told[:_LOG_TAIL_CHARS] or 'it said nothing'} "
                 f"(log: {self._part.log})"
             )
+
+
+def locust_argv(*options: str) -> list[str]:
+    """A command line that runs the load."""
+    return [sys.executable, "-m", "locust", "-f", str(locustfile()), *options]
+
+
+def work_for(host: str, port: int) -> NoReturn:
+    """Become a load worker of the master there: it says what to load, and where.
+
+    Locust knocks for five minutes. The process itself becomes Locust, so that signals reach it.
+    """
+    argv = locust_argv("--worker", "--master-host", host, "--master-port", str(port))
+    os.execve(argv[0], argv, {**os.environ, "MAILRIG_REMOTE": "1"})  # noqa: S606  # our own interpreter, no shell
 
 
 def locustfile() -> Path:

@@ -11,13 +11,14 @@ attached    a stack that others started
 samplers    the broker's queues and the workers' memory while a run goes on
 """
 
-from mailrig.stack.attached import AttachedStack, Attachment
+from mailrig.stack.attached import VARIABLES, AttachedStack, Attachment
 from mailrig.stack.processes import Part, StackError, end
 from mailrig.stack.running import RunningStack
 from mailrig.stack.samplers import MemorySampler, QueueSampler
 from mailrig.stack.stack import Stack, StackOptions
 
 __all__ = [
+    "VARIABLES",
     "AttachedStack",
     "Attachment",
     "MemorySampler",

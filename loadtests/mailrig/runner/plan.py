@@ -1,0 +1,206 @@
+"""What a run will be, before anything of it is started: whatever is wrong is said now.
+
+Owns: what ``mailrig run`` was asked for, and what follows from it and from the environment. Starts nothing; asks only
+whether a Jaeger that was named is there. Called by runner.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+from mailrig.checkers import validate
+from mailrig.jaeger import Jaeger, Otlp, otlp_beside
+from mailrig.runner.load import Fleet
+from mailrig.scenario import (
+    Contract,
+    Mutant,
+    RigError,
+    Scenario,
+    load_contract,
+    load_mutant,
+    load_scenario,
+    with_overrides,
+)
+from mailrig.stack import AttachedStack, Attachment, RunningStack, Stack, StackOptions
+
+#: What may be done to a stack of others': it needs none of their processes.
+DISTANT_ACTIONS: Final = frozenset({"lose-message", "put-fault", "clear-fault"})
+#: Judged when a Jaeger is asked; part of the run's scenario then, so that it is judged again with it.
+JAEGER_GATE: Final = '\n[[gate]]\nid = "jaeger-complete"\nmetric = "trace.jaeger_missing"\ncheck = "== 0"\n'
+
+
+class PlanError(RigError):
+    """What was asked for can't be done."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What ``mailrig run`` was asked for."""
+
+    #: A scenario's name or file.
+    scenario: str
+    seed: int | None = None
+    #: A mutant's name.
+    mutant: str | None = None
+    #: More faults, each ``ACTION@SECONDS``.
+    nemesis: tuple[str, ...] = ()
+    runs_dir: Path = Path("runs")
+    #: By part; 0 takes a free one.
+    ports: Mapping[str, int] = field(default_factory=dict)
+    #: The query side of a Jaeger, and where spans are received if not beside it.
+    jaeger: str | None = None
+    otlp: str | None = None
+    #: Take the stack that the environment names instead of bringing one up.
+    attach: bool = False
+    #: Load workers elsewhere.
+    fleet: Fleet | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A run to be made."""
+
+    scenario: Scenario
+    contract: Contract
+    mutant: Mutant | None
+    #: None where the stack is ours.
+    attachment: Attachment | None
+    jaeger: Jaeger | None
+    #: Where a reader finds that Jaeger.
+    jaeger_link: str | None
+    otlp: Otlp | None
+    ports: Mapping[str, int]
+    fleet: Fleet | None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What run.json says besides what was run."""
+        facts: dict[str, Any] = {"attached": self.attachment is not None}
+        if self.jaeger_link is not None:
+            facts["jaeger_url"] = self.jaeger_link
+        if self.fleet is not None:
+            facts["load_workers"] = self.fleet.workers
+        return facts
+
+    def environment(self) -> dict[str, str]:
+        """What our own service is told beyond where its neighbours are; a mutant's word counts more."""
+        found = {}
+        if self.scenario.system.trace_sample < 1:
+            found["MAIL_TRACE_SAMPLE"] = str(self.scenario.system.trace_sample)
+        if self.otlp is not None:
+            found["OTEL_EXPORTER_OTLP_ENDPOINT"] = self.otlp.url
+        return {**found, **(self.mutant.environment if self.mutant else {})}
+
+    def stack(self, *, log_dir: Path, span_dir: Path, state_dir: Path, python_path: Path | None) -> RunningStack:
+        """The stack of the run, not yet started."""
+        if self.attachment is not None:
+            return AttachedStack(self.attachment, log_dir=log_dir, state_dir=state_dir)
+        return Stack(
+            StackOptions(
+                log_dir=log_dir,
+                span_dir=span_dir,
+                state_dir=state_dir,
+                time_scale=self.scenario.system.time_scale,
+                concurrency=self.scenario.system.concurrency,
+                seed=self.scenario.seed,
+                ports=self.ports,
+                environment=self.environment(),
+                python_path=python_path,
+                without=frozenset(self.mutant.without) if self.mutant else frozenset(),
+            )
+        )
+
+
+def make_plan(options: RunOptions) -> Plan:
+    """The plan of a run.
+
+    Raises:
+        RigError: it can't be made as asked; one line says why.
+    """
+    _check_combination(options)
+    base = load_scenario(options.scenario)
+    attachment = Attachment.read(os.environ) if options.attach else None
+    jaeger_url = options.jaeger or (attachment.jaeger_url if attachment else None)
+    scenario = with_overrides(
+        base,
+        seed=options.seed,
+        nemesis=options.nemesis,
+        time_scale=_time_scale(base, attachment),
+        gates=JAEGER_GATE if jaeger_url and (attachment is None or attachment.span_dir) else "",
+    )
+    contract = load_contract()
+    validate(scenario, contract)
+    if attachment is not None:
+        scenario = _among_others(scenario)
+    jaeger = Jaeger(jaeger_url) if jaeger_url else None
+    otlp_url = options.otlp or (otlp_beside(jaeger.url) if jaeger else None)
+    plan = Plan(
+        scenario=scenario,
+        contract=contract,
+        mutant=load_mutant(options.mutant) if options.mutant else None,
+        attachment=attachment,
+        jaeger=jaeger,
+        jaeger_link=options.jaeger or (attachment.jaeger_link if attachment else None),
+        otlp=Otlp(otlp_url) if otlp_url else None,
+        ports=options.ports,
+        fleet=options.fleet,
+    )
+    _knock(plan.jaeger, plan.otlp)
+    return plan
+
+
+def _check_combination(options: RunOptions) -> None:
+    if options.attach and options.mutant:
+        raise PlanError("--mutate changes a service that the rig starts, and with --attach it starts none")
+    if options.attach and (named := [part for part, port in options.ports.items() if port]):
+        raise PlanError(f"--{named[0]}-port is for a part that the rig starts, and with --attach it starts none")
+
+
+def traced(jaeger_url: str | None, otlp_url: str | None) -> dict[str, str]:
+    """What the service is told so that its spans go to a Jaeger, if it is there.
+
+    Raises:
+        JaegerError: it is not.
+    """
+    jaeger = Jaeger(jaeger_url) if jaeger_url else None
+    where = otlp_url or (otlp_beside(jaeger.url) if jaeger else None)
+    otlp = Otlp(where) if where else None
+    _knock(jaeger, otlp)
+    return {"OTEL_EXPORTER_OTLP_ENDPOINT": otlp.url} if otlp else {}
+
+
+def _knock(jaeger: Jaeger | None, otlp: Otlp | None) -> None:
+    """Before a stack is started: is anybody there?"""
+    if jaeger is not None:
+        jaeger.services()
+    if otlp is not None:
+        otlp.check()
+
+
+def _time_scale(scenario: Scenario, attachment: Attachment | None) -> float | None:
+    """The stack's own, where it was not started by us and not as the scenario would."""
+    if attachment is None or attachment.time_scale == scenario.system.time_scale:
+        return None
+    return attachment.time_scale
+
+
+def _among_others(scenario: Scenario) -> Scenario:
+    """The scenario with tenants that nobody has, and nothing that needs processes of ours.
+
+    Raises:
+        PlanError: it would hurt processes.
+    """
+    for action in scenario.nemesis:
+        if action.action not in DISTANT_ACTIONS:
+            raise PlanError(
+                f"{scenario.file}: {action.action} at {action.at_s:g} s needs the stack's processes, and with --attach "
+                f"they are not ours; allowed: {', '.join(sorted(DISTANT_ACTIONS))}"
+            )
+    mark = secrets.token_hex(4)
+    names = tuple(f"t-{mark}-{number}" for number in range(scenario.population.tenants))
+    return replace(scenario, population=replace(scenario.population, names=names))
