@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -71,7 +71,7 @@ def parse_scenario(text: str, file: Path) -> Scenario:
             trace_sample=system.number("trace_sample", default=1.0, maximum=1),
         ),
         faults=tuple(_fault(table) for table in top.tables("fault")),
-        nemesis=tuple(_nemesis(table) for table in top.tables("nemesis")),
+        nemesis=tuple(action for table in top.tables("nemesis") for action in _nemesis(table)),
         drain_timeout_s=drain.number("timeout_s", minimum=1),
         gates=_gates(top),
         file=file,
@@ -172,10 +172,15 @@ def _fault(table: Table) -> Mapping[str, Any]:
     return fault
 
 
-def _nemesis(table: Table) -> Nemesis:
-    at_s = table.number("at_s")
-    action = table.text("action", choices=NEMESIS_ACTIONS)
-    return Nemesis(at_s=at_s, action=action, options=table.rest())
+def _nemesis(table: Table) -> Iterator[Nemesis]:
+    """One action, or one every ``every_s`` seconds up to ``until_s``."""
+    at_s = until_s = table.number("at_s")
+    every_s = 1.0
+    if "every_s" in table.keys() or "until_s" in table.keys():  # noqa: SIM118  # a table, not a dict
+        every_s, until_s = table.number("every_s", minimum=0.1), table.number("until_s", minimum=at_s)
+    action, options = table.text("action", choices=NEMESIS_ACTIONS), table.rest()
+    for turn in range(int((until_s - at_s) / every_s) + 1):
+        yield Nemesis(at_s=at_s + turn * every_s, action=action, options=options)
 
 
 def _gates(top: Table) -> tuple[Gate, ...]:

@@ -29,6 +29,27 @@ def line_of(text, part):
     return next(number for number, line in enumerate(text.splitlines(), start=1) if part in line)
 
 
+def test_an_action_that_repeats_happens_every_so_often_until_its_end():
+    text = SMOKE.text.replace("at_s = 13\n", "at_s = 13\nevery_s = 2.5\nuntil_s = 21\n")
+    actions = parse_scenario(text, FILE).nemesis
+    assert [action.at_s for action in actions] == [13, 15.5, 18, 20.5]
+    assert {(action.action, action.options["queue"]) for action in actions} == {("lose-message", "send")}
+
+
+@pytest.mark.parametrize(
+    ("keys", "wrong"),
+    {
+        "every_s = 2\n": "nemesis.until_s is missing",
+        "until_s = 20\n": "nemesis.every_s is missing",
+        "every_s = 0\nuntil_s = 20\n": "nemesis.every_s = 0 is not allowed",
+        "every_s = 2\nuntil_s = 12\n": "nemesis.until_s = 12 is not allowed; allowed: a number >= 13",
+    }.items(),
+)
+def test_an_action_that_repeats_needs_both_its_pace_and_its_end(keys, wrong):
+    with pytest.raises(ScenarioError, match=wrong):
+        parse_scenario(SMOKE.text.replace("at_s = 13\n", f"at_s = 13\n{keys}"), FILE)
+
+
 def test_smoke_is_what_the_demo_promises():
     assert SMOKE.load.total_s <= 25
     assert (SMOKE.population.tenants, SMOKE.population.mailboxes) == (2, 6)
