@@ -335,7 +335,7 @@ def test_a_leak_that_is_planted_is_found(live, tmp_path, tenants, written):
             until(lambda: any("planted" in c for c in commands), what="the command's arrival")
         try:
             assert leaks.found({"it": planted}, leaks.redis_values(live.stack.redis_url)) == [
-                "it in redis 1 b'planted'"
+                "it in redis 1 planted"
             ]
         finally:
             client.delete("planted")
