@@ -68,7 +68,7 @@ _QUEUES: Final = (
         alert="SendsWait",
         shows="a stall that is over within a minute",
         series={_SEND_OLDEST: "0 0 0 0 61 76 91 1x12"},
-        at="4m",
+        at="90s",
     ),
     Case(alert="SendsWait", shows="another queue", series={_SPAM_OLDEST: "0+15x20"}, at="4m"),
     Case(
@@ -155,7 +155,7 @@ _WORKERS: Final = (
         alert="WorkerBelowStrength",
         shows="a killed process is replaced within a minute",
         series={names.CAPACITY.select(**_A): "4x4 3x4 4x16", names.CONCURRENCY.select(**_A): "4x24"},
-        at="5m",
+        at="2m",
     ),
     Case(
         alert="HeldAboveSlots",
@@ -168,7 +168,7 @@ _WORKERS: Final = (
         alert="HeldAboveSlots",
         shows="what a killed worker held is given back",
         series={_UNACKED: "8x76 4x44", names.CONCURRENCY.select(**_A): "4x120"},
-        at="25m",
+        at="18m",
     ),
     Case(
         alert="ProcessOverBudget",
@@ -269,7 +269,7 @@ _OTHERS: Final = (
         alert="SourceAway",
         shows="one scrape is missed",
         series={names.SOURCE_UP.select(source="database"): "1x8 0 1x12", **_broker(1)},
-        at="4m",
+        at="135s",
     ),
     Case(
         alert="TargetDown",

@@ -37,6 +37,10 @@ BUILD: Final = metric("mail_build_info")
 
 #: What the exporter says of its sources (exporter.UP; a test compares): importing it would take all of the service.
 SOURCE_UP: Final = Series(name="mail_exporter_up", labels=("source",))
+#: What ``mailrig export`` adds about a run (a test compares).
+RUN: Final = Series(name="mailrig_run_info", labels=("run", "scenario", "seed", "commit", "verdict"))
+GATE_OBSERVED: Final = Series(name="mailrig_gate_observed", labels=("run", "gate"))
+GATE_PASSED: Final = Series(name="mailrig_gate_passed", labels=("run", "gate"))
 #: Prometheus' own.
 TARGET_UP: Final = Series(name="up", labels=("job", "instance"))
 ALERTS: Final = Series(name="ALERTS", labels=("alertname", "alertstate", "severity"))

@@ -1,7 +1,7 @@
 """The board that compares runs of the rig: over what ``mailrig export`` writes, told apart by the label run.
 
-Each figure is that of the whole run, from the counters' last values: runs need not be at the same time or of the same
-length. Called by ``__main__``.
+Each figure is that of the whole run, from the counters' last values: runs need not be of the same length. The export
+lets all begin at the same time, so that their courses lie on each other. Called by ``__main__``.
 """
 
 from __future__ import annotations
@@ -34,9 +34,31 @@ def _peak(function: str, by: tuple[str, ...], series: Series, **where: str) -> s
     return over(function, by, f"max_over_time({series.select(run=_RUN, **where)}[{_WHOLE}])")
 
 
+def _passed() -> str:
+    return f"max_over_time({names.GATE_PASSED.select(run=_RUN)}[{_WHOLE}])"
+
+
+def _gates() -> str:
+    return over("count", ("run",), _passed())
+
+
 _FIGURES: Final = Row(
     title="Run by run",
     panels=(
+        Panel(
+            title="Runs",
+            look_for="Which runs these are. Only runs of one scenario can be compared; the verdict says whether a run "
+            "may be believed at all.",
+            kind="table",
+            queries=(
+                Query(expr=_peak("max", names.RUN.labels, names.RUN), legend="is there"),
+                Query(expr=over("count", ("run",), f"{_passed()} == 0") + f" or {_gates()} * 0", legend="not passed"),
+                Query(expr=_gates(), legend="gates"),
+            ),
+            columns=names.RUN.labels,
+            width=24,
+            height=6,
+        ),
         Panel(
             title="Figures of each run",
             look_for="A row a run, figures of the whole run. Compare runs of one scenario and one machine: what "
@@ -125,18 +147,38 @@ _RESOURCES: Final = Row(
     ),
 )
 
+_GATES: Final = Row(
+    title="Gates",
+    panels=(
+        Panel(
+            title="What each gate observed",
+            look_for="Gates side by side, in the unit of each one's check. passed: 1, or 0 for one that failed, warned "
+            "or knew nothing.",
+            kind="table",
+            queries=(
+                Query(expr=_peak("max", ("gate", "run"), names.GATE_OBSERVED), legend="observed"),
+                Query(expr=_peak("max", ("gate", "run"), names.GATE_PASSED), legend="passed"),
+            ),
+            columns=("gate", "run"),
+            decimals=3,
+            width=24,
+            height=12,
+        ),
+    ),
+)
+
 _COURSE: Final = Row(
     title="Course",
     panels=(
         Panel(
             title="Settled jobs",
-            look_for="Successes so far, over the time of each run: zoom to one to see its faults as flat stretches.",
+            look_for="Successes so far, from the start of each run: a flat stretch is a fault at work.",
             queries=(Query(expr=over("sum", ("run",), names.SUCCESS.select(run=_RUN)), legend="{{run}}"),),
             width=12,
         ),
         Panel(
             title="Backlog",
-            look_for="Ready messages over the time of each run.",
+            look_for="Ready messages from the start of each run: who builds a queue, and how fast it is worked off.",
             queries=(Query(expr=over("sum", ("run",), names.DEPTH.select(run=_RUN, state="ready")), legend="{{run}}"),),
             width=12,
         ),
@@ -148,7 +190,7 @@ BOARD: Final = Board(
     title="Mail: runs of the rig",
     description="Runs side by side: what `mailrig export` wrote, loaded by `promtool tsdb create-blocks-from "
     "openmetrics`.",
-    rows=(_FIGURES, _TIMES, _RESOURCES, _COURSE),
+    rows=(_FIGURES, _TIMES, _RESOURCES, _COURSE, _GATES),
     variables=(Variable(label="run", of=names.SUCCESS),),
     since="now-7d",
     refresh="",

@@ -13,8 +13,9 @@ from mailboards import grafana, names
 from mailboards.__main__ import BOARDS, files, main
 from mailboards.promql import UnknownNameError, metric, rate
 from mailboards.rules import RULES
+from mailrig import export
 
-NAME = re.compile(r"(?<![\w:])((?:mail|queue:|worker:)[\w:]+|up|ALERTS)(?:\{([^}]*)\})?(?![\w:(])")
+NAME = re.compile(r"(?<![\w:])((?:mail|mailrig|queue:|worker:)[\w:]+|up|ALERTS)(?:\{([^}]*)\})?(?![\w:(])")
 KNOWN = {
     name: set(m.labels) | ({"le"} if m.kind == "histogram" else set())
     for m in signals.METRICS
@@ -25,6 +26,7 @@ KNOWN = {
     }[m.kind]
 } | {
     exporter.UP.name: set(exporter.UP.labels),
+    **{m.name: set(m.labels) for m in export._OURS},
     "up": {"job", "instance"},
     "ALERTS": {"alertname", "alertstate", "severity"},
 }
