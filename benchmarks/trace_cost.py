@@ -45,7 +45,7 @@ ARMS: Final[Mapping[str, Mapping[str, str]]] = {
 #: Their CPU time is not the service's.
 NEIGHBOURS: Final = frozenset({"postgres", "valkey", "fakemail"})
 #: Length of one arm's turn.
-TURN_S: Final = 5.0
+TURN_S: Final = 3.0
 RESAMPLES: Final = 4000
 DRAIN_S: Final = 60.0
 TIMEOUT: Final = aiohttp.ClientTimeout(total=30)

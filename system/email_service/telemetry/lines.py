@@ -31,13 +31,13 @@ class Constant(dict[str, Any]):
     """Attributes that many spans have in common, written down as text once; not to be changed."""
 
     def __init__(self, attributes: Mapping[str, Any]) -> None:
-        super().__init__(attributes)
-        self.text: Final = attributes_text(attributes)
+        super().__init__(clean(attributes))
+        self.text: Final = attributes_text(self)
 
 
-def clean(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
+def clean(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Without what must not leave."""
-    return {k: v for k, v in (attributes or {}).items() if k not in _RAW}
+    return {k: v for k, v in attributes.items() if k not in _RAW and v is not None}
 
 
 def head_of(resource: Mapping[str, Any], scope: str) -> str:
@@ -54,7 +54,7 @@ def span_text(span: Span) -> str:
     """The span itself."""
     context, parent, events, links = span.context, span.parent, span.events, span.links
     attributes = attributes_text(span.own) if span.own else ""
-    if span.constant is not None:
+    if span.constant:
         attributes = f"{span.constant.text},{attributes}" if attributes else span.constant.text
     return (
         f'{{"traceId":"{context.trace_id:032x}","spanId":"{context.span_id:016x}",'
