@@ -189,8 +189,8 @@ def _transmitted(run: _Run, row: Row) -> bool:
     return row["outcome"] == "succeeded" and row["ordinal"] == 1 and "sent" in states
 
 
-def _deleted(run: _Run, row: Row, *counts: str) -> bool:
-    """It was the only execution, and the server was asked for something."""
+def _counted(run: _Run, row: Row, *counts: str) -> bool:
+    """It was the only execution, so that all that the job's result counts was its doing."""
     job = run.jobs_by_id[row["job_id"]]
     alone = row["outcome"] == "succeeded" and row["ordinal"] == 1
     return alone and any(run.result(job, count) for count in counts)
@@ -201,7 +201,7 @@ def _compared(run: _Run, row: Row) -> bool:
     job = run.jobs_by_id[row["job_id"]]
     folders = run.folders.get(job["client_id"], ())
     history = any((folder["sync_token"] or {}).get("highestmodseq") for folder in folders)
-    return _synced(run, row) and run.result(job, "flags") > 0 and bool(folders) and not history
+    return _synced(run, row) and _counted(run, row, "flags") and bool(folders) and not history
 
 
 def _is_asked_by_us(job: Row) -> bool:
@@ -226,11 +226,11 @@ EXECUTIONS: Final[Mapping[str, Callable[[_Run, Row], bool]]] = {
     "ended": lambda _run, row: row["outcome"] not in {"killed", None},
     "transmitted": _transmitted,
     "synced": _synced,
-    "fetched": lambda run, row: _synced(run, row) and run.result(run.jobs_by_id[row["job_id"]], "messages") > 0,
+    "fetched": lambda run, row: _synced(run, row) and _counted(run, row, "messages"),
     "compared": _compared,
-    "deleted": lambda run, row: _deleted(run, row, "moved", "expunged"),
-    "moved": lambda run, row: _deleted(run, row, "moved"),
-    "expunged": lambda run, row: _deleted(run, row, "expunged"),
+    "deleted": lambda run, row: _counted(run, row, "moved", "expunged"),
+    "moved": lambda run, row: _counted(run, row, "moved"),
+    "expunged": lambda run, row: _counted(run, row, "expunged"),
     "retried": lambda run, row: _retried(run, row, None),
     "continued": lambda run, row: _retried(run, row, "time-limit"),
     "lost": lambda _run, row: _killed(row, "worker-lost"),

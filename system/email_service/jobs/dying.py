@@ -32,7 +32,7 @@ _ENDED_HERE: Final = text(
 )
 _LAST: Final = text(
     _TOLD + " WHERE e.job_id = :job AND e.host = :host AND e.node = :node AND e.pid = :pid "
-    "AND e.outcome IS NOT NULL ORDER BY e.ordinal DESC LIMIT 1"
+    "AND e.outcome <> 'killed' ORDER BY e.ordinal DESC LIMIT 1"
 )
 
 
@@ -42,7 +42,10 @@ def ended_here(session: Session) -> Sequence[Dead]:
 
 
 def last_of(session: Session, job_id: uuid.UUID, *, host: str, node: str, pid: int) -> Dead | None:
-    """The execution of a job that this process, which is dead, had ended by itself before it died."""
+    """The execution of a job that this process, which is dead, had ended by itself before it died.
+
+    One that was ended as killed is somebody else's to tell: another process of this host may have been faster.
+    """
     row = session.execute(_LAST, {"job": job_id, "host": host, "node": node, "pid": pid}).one_or_none()
     return None if row is None else Dead(**row._mapping)  # noqa: SLF001  # as above
 
