@@ -388,13 +388,14 @@ def _rotate_keys(arguments: argparse.Namespace) -> int:
 
 
 def _token(arguments: argparse.Namespace) -> int:
+    from email_service.config import token_secret
     from email_service.scopes import Scope, check_tenant_name
     from email_service.tokens import issue_token
 
     if arguments.ttl_s < 1:
         raise InvalidRequestError("--ttl-s must be 1 or more")
     scope = Scope(tenant_id=check_tenant_name(arguments.tenant), user_id=arguments.user)
-    print(issue_token(settings_from().token_secret, scope, ttl_s=arguments.ttl_s))
+    print(issue_token(token_secret(os.environ), scope, ttl_s=arguments.ttl_s))
     return 0
 
 

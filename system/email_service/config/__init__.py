@@ -17,6 +17,7 @@ from email_service.config.environment import (
     problems_of,
     settings_from,
     shown,
+    token_secret,
 )
 from email_service.config.reading import KEY_BYTES
 from email_service.config.settings import Settings
@@ -34,4 +35,5 @@ __all__ = [
     "problems_of",
     "settings_from",
     "shown",
+    "token_secret",
 ]

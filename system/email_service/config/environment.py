@@ -72,6 +72,21 @@ def database_url(env: Mapping[str, str], name: str) -> str:
     return url
 
 
+def token_secret(env: Mapping[str, str]) -> str:
+    """What tokens are signed with, for a command that needs no other setting.
+
+    Raises:
+        ConfigError: it is missing or too short.
+    """
+    reader = Reader(env)
+    secret: str | None = _checked(
+        reader, "MAIL_TOKEN_SECRET", reader.required("MAIL_TOKEN_SECRET"), reading.token_secret
+    )
+    if reader.problems or secret is None:
+        raise ConfigError(_told(reader.problems))
+    return secret
+
+
 def shown(environ: Mapping[str, str]) -> list[tuple[str, str, str]]:
     """Name, value as it may be seen, and where it comes from, for each variable."""
     return [(v.name, _value_shown(environ, v.name), _origin(environ, v.name)) for v in VARIABLES]

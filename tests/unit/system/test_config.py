@@ -11,7 +11,7 @@ import pytest
 import trustme
 
 from email_service import __main__ as command
-from email_service.config import database_url, problems_of, settings_from, shown
+from email_service.config import database_url, problems_of, settings_from, shown, token_secret
 from email_service.config.variables import BY_NAME, VARIABLES
 from email_service.errors import ConfigError
 
@@ -387,3 +387,11 @@ def test_where_a_value_comes_from_is_shown(tmp_path):
     assert rows["MAIL_TOKEN_SECRET"] == ("set", "MAIL_TOKEN_SECRET_FILE")
     assert rows["MAIL_NODE"] == ("a@b", "environment")
     assert rows["MAIL_LOG_FORMAT"] == ("json", "default")
+
+
+def test_a_token_needs_its_secret_and_no_other_setting():
+    assert token_secret({"MAIL_TOKEN_SECRET": "s" * 32}) == "s" * 32
+    for wrong in ({}, {"MAIL_TOKEN_SECRET": "short-and-secret"}):
+        with pytest.raises(ConfigError, match="MAIL_TOKEN_SECRET") as refused:
+            token_secret(wrong)
+        assert "short-and-secret" not in str(refused.value)
