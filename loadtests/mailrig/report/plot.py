@@ -27,6 +27,7 @@ _MINUTE_S: Final = 60
 _S: Final = 1_000_000_000
 #: A narrower band has no room for its name.
 _BAND_LABEL_PX: Final = 640
+_PHONE_PX: Final = 236
 _CHAR_PX: Final = 7.5
 
 Point = tuple[int, float]
@@ -323,12 +324,20 @@ def row_label(text: str, middle_px: float, *, class_: str = "row-label") -> Mark
 
 
 def band_label(axis: Axis, phase: Phase, middle_px: float) -> Markup | None:
-    """The name of a phase in the middle of its band, if it fits even on a narrow page."""
+    """The name of a phase in the middle of its band, where it fits."""
     width = axis.share(phase.end_ns) - axis.share(phase.start_ns)
     if width * _BAND_LABEL_PX < len(phase.name) * _CHAR_PX:
         return None
     middle = axis.percent((phase.start_ns + phase.end_ns) / 2)
-    return element("text", phase.name, x=f"{middle:.2f}%", y=middle_px, dy="0.32em", text_anchor="middle")
+    wide = width * _PHONE_PX < len(phase.name) * _CHAR_PX
+    return element(
+        *("text", phase.name),
+        x=f"{middle:.2f}%",
+        y=middle_px,
+        dy="0.32em",
+        text_anchor="middle",
+        class_="wide-only" if wide else None,
+    )
 
 
 def _time_axis(axis: Axis, height_px: int) -> Markup:

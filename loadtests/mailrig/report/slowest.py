@@ -67,7 +67,9 @@ def section(listed: Sequence[Shown], total: int, links: Links) -> Child:
         ),
         element(
             "div",
-            element("p", "No trace is open. A row above opens one; so does a bar of the lanes.", class_="nothing"),
+            element(
+                "p", "Drawing traces takes this page's script. In a terminal: mailrig trace RUN ID", class_="nothing"
+            ),
             id="viewer",
             class_="viewer",
             aria_live="polite",
@@ -162,6 +164,7 @@ def _legend(listed: Sequence[Shown]) -> Markup:
     names = {
         _QUEUE: "in the queue",
         _HELD: "held by the worker",
+        "queue": "publish",
         "database": "SQL",
         "broker": "Redis",
         REST: "rest of the run",

@@ -149,10 +149,11 @@
   function written([time, level, file, who, message, spanId, exception]) {
     const text = strings[level];
     return make("li", { class: `log ${LOUD[text] || ""}`, "data-of": spanId || null },
-      make("span", { class: "log-time" }, `${time < 0 ? "\u2212" : "+"}${duration(Math.abs(time))}`),
-      make("span", { class: "log-level" }, text || "–"),
-      make("span", { class: "log-text" }, strings[message],
-        make("span", { class: "log-who" }, [strings[file], strings[who]].filter(Boolean).join(" · ")),
+      make("div", { class: "log-head" },
+        make("span", { class: "log-time" }, `${time < 0 ? "\u2212" : "+"}${duration(Math.abs(time))}`),
+        make("span", { class: "log-level" }, text || "–"),
+        make("span", {}, [strings[file], strings[who]].filter(Boolean).join(" · "))),
+      make("div", {}, strings[message],
         exception >= 0 ? make("details", {}, make("summary", {}, "exception"), make("pre", {}, strings[exception])) : null));
   }
 
@@ -291,5 +292,6 @@
   }
 
   controls();
+  viewer.replaceChildren(make("p", { class: "nothing" }, "No trace is open. A row above opens one, and so does a bar of the lanes."));
   follow();
 })();
