@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 from datetime import UTC, datetime, timedelta
 
+import celery
 import pytest
 import redis
 from service_processes import Bare, bare_environment
@@ -89,3 +91,15 @@ def test_beat_ends_at_sigterm_and_gives_the_schedule_back(bare, queue, tmp_path)
         os.kill(beat.pid, signal.SIGTERM)
         assert beat.exit_code(deadline_s=10) == 0
         ScheduleStore(tmp_path / "beat.db").close()
+
+
+def test_beat_writes_the_document_s_two_lines_to_the_document_s_file(bare, queue, tmp_path):
+    options = {"MAIL_LOG_FORMAT": "text", "MAIL_LOG_DIR": str(tmp_path / "logs")}
+    seed(tmp_path / "beat.db", last_run_at=datetime.now(UTC) - timedelta(hours=7))
+    with bare.serving(bare_environment(bare.redis_url, tmp_path, **options), tmp_path, "beat"):
+        until(lambda: len(queue()) == len(BEAT), what="the tick of each entry")
+    written = (tmp_path / "logs" / "celery-beat.log").read_text().splitlines()
+    moment = r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] "
+    assert re.fullmatch(moment + rf"celery beat v{re.escape(celery.__version__)} \(\w+\)", written[0])
+    triggered = [line for line in written if "Triggering" in line]
+    assert [re.sub(moment, "", line) for line in triggered] == [f"Scheduler: Triggering task '{t}'" for _, t, _ in BEAT]

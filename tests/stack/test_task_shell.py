@@ -98,9 +98,17 @@ def test_a_task_is_told_at_its_start_and_its_end(live):
 
     def told():
         lines = [json.loads(line) for line in log.read_text().splitlines() if answer["task_id"] in line]
-        return [line["message"] for line in lines] if len(lines) > 1 else None
+        return lines if len(lines) > 2 else None
 
-    assert until(told, what="both lines") == ["Task send_email starting", "Task send_email completed (sent)"]
+    received, starting, completed = until(told, what="three lines")
+    assert received["message"] == f"Task {SEND}[{answer['task_id']}] received"
+    assert starting["message"] == f"Task send_email starting (task_id={answer['task_id']})"
+    assert starting["queue_time_s"] >= starting["prefetch_wait_s"] >= 0
+    assert (completed["message"], completed["outcome"]) == ("Task send_email completed", "sent")
+    assert 0 < completed["run_s"] < 60
+    assert {line["task"] for line in (received, starting, completed)} == {"send_email"}
+    assert (starting["execution_id"], starting["ordinal"]) == (completed["execution_id"], 1)
+    assert starting["pid"] == completed["pid"] != received["pid"] == live.stack.worker_pid
 
 
 def test_a_failure_in_redis_names_its_error_and_quotes_no_cause(live, no_faults):
@@ -138,11 +146,15 @@ def test_at_the_hard_limit_the_execution_ends_at_once_and_the_job_goes_on(live, 
         ("succeeded", None),
     ]
     assert len(live.accepted(answer["message_id"])) == 1
-    failed = [line for line in told if line["level"] == "ERROR" and line.get("task_id") == answer["task_id"]]
+    main = [line for line in told if line["pid"] == worker.pid and line.get("task_id") == answer["task_id"]]
+    failed = [line for line in main if line["level"] == "ERROR"]
     assert [line["message"] for line in failed] == [
         f"{SEND} lost its process (time-limit)",
+        f"Hard time limit (3.0s) exceeded for {SEND}[{answer['task_id']}]",
         f"{SEND} failed (TimeLimitExceeded)",
     ]
+    assert {line["task"] for line in failed} == {"send_email"}
+    assert len({line["trace_id"] for line in (failed[0], failed[2])}) == 1
 
 
 def test_a_lost_child_is_told_by_its_main_process_before_the_message_is_back(live, tmp_path, no_faults):
