@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
 import uuid
 from dataclasses import replace
-from types import SimpleNamespace
 
-import fakeredis
-import psutil
 import pytest
 import redis
 from prometheus_client import generate_latest
@@ -17,9 +12,9 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from email_service import counting, exporter, policy, registry, signals
+from email_service import counting, exporter, policy, signals
 from email_service.errors import DatabaseError
-from email_service.exporter import Cursor, Exporter, Inputs, broker, collecting
+from email_service.exporter import Cursor, Exporter, Inputs, collecting
 from email_service.exporter.broker import Ages, Depth
 from email_service.registry import Worker
 
