@@ -164,3 +164,16 @@ def test_a_label_that_does_not_exist_stops_the_generation():
 def test_a_histogram_is_never_asked_for_as_a_whole():
     with pytest.raises(UnknownNameError, match="histogram"):
         names.DURATION.select()
+
+
+def test_the_boards_know_the_service_by_its_signals_alone():
+    text = "\n".join(path.read_text() for path in (FOLDER / "mailboards").glob("*.py"))
+    assert set(re.findall(r"from (?:email_service|mailrig|fakemail)\S* import (.+)", text)) == {"signals"}
+    assert not re.findall(r"^import (?:email_service|mailrig|fakemail)", text, re.MULTILINE)
+
+
+def test_no_name_of_a_metric_is_written_twice():
+    """Once in signals, once where it is looked up: what is not there has no other place to come from."""
+    text = "\n".join(path.read_text() for path in (FOLDER / "mailboards").glob("*.py"))
+    for published in signals.METRICS:
+        assert text.count(f'"{published.name}"') <= 1, published.name
