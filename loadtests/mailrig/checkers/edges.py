@@ -140,7 +140,10 @@ class _Run:
     def served(self, protocol: str, command: str) -> bool:
         """Whether the fakes were asked this by anybody."""
         return any(
-            entry["kind"] == "served" and entry.get("protocol") == protocol and command in (entry.get("commands") or {})
+            entry["kind"] == "served"
+            and entry.get("protocol") == protocol
+            # IMAP has an entry for each command, SMTP one for each connection.
+            and command in {entry.get("command"), *(entry.get("commands") or ())}
             for entry in self.evidence.ledger
         )
 
