@@ -43,7 +43,7 @@ class Panel:
     queries: tuple[Query, ...]
     #: Grafana's name of the unit.
     unit: str = "short"
-    #: ``lines``, ``stat``, ``bars``, ``table`` or ``heatmap``.
+    #: ``lines``, ``stat``, ``name``, ``bars``, ``table`` or ``heatmap``.
     kind: str = "lines"
     limits: tuple[Limit, ...] = ()
     width: int = 8
@@ -51,8 +51,6 @@ class Panel:
     stacked: bool = False
     #: Dots that lead to a trace.
     exemplars: bool = False
-    #: A template variable: one panel for each of its values.
-    repeat: str = ""
     decimals: int | None = None
     #: Of a table: the columns' names by query, and which labels come first, in order.
     columns: tuple[str, ...] = ()

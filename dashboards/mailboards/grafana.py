@@ -93,8 +93,6 @@ def _item(number: int, place: Place) -> d.Panel | d.RowPanel:
     made.title(panel.title).description(panel.look_for).id(number).grid_pos(at).datasource(_SOURCE).unit(panel.unit)
     for reference, query in zip(_REFERENCES, panel.queries, strict=False):
         made.with_target(_query(reference, query, panel))
-    if panel.repeat:
-        made.repeat(panel.repeat).repeat_direction("h").max_per_row(3)
     if panel.decimals is not None:
         made.decimals(panel.decimals)
     built: d.Panel = made.build()
@@ -142,6 +140,11 @@ def _stat(panel: Panel) -> stat.Panel:
     return made.color_mode(c.BigValueColorMode.VALUE if panel.limits else c.BigValueColorMode.NONE)
 
 
+def _name(panel: Panel) -> stat.Panel:
+    """What the series are called says it all."""
+    return _stat(panel).text_mode(c.BigValueTextMode.NAME).graph_mode(c.BigValueGraphMode.NONE)
+
+
 def _bars(panel: Panel) -> bargauge.Panel:
     made = bargauge.Panel().reduce_options(_reduced()).orientation(c.VizOrientation.HORIZONTAL).min(0)
     return made.display_mode(c.BarGaugeDisplayMode.BASIC).thresholds(_steps(panel))
@@ -167,6 +170,7 @@ def _heatmap(panel: Panel) -> heatmap.Panel:
 _KINDS: Final[dict[str, Callable[[Panel], Any]]] = {
     "lines": _lines,
     "stat": _stat,
+    "name": _name,
     "bars": _bars,
     "table": _table,
     "heatmap": _heatmap,

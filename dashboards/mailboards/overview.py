@@ -182,7 +182,7 @@ _SIGNS: Final = Row(
         Panel(
             title="Version",
             look_for="What runs. Two at once: a deploy is under way, or stuck.",
-            kind="stat",
+            kind="name",
             queries=(Query(expr=over("count", ("version",), names.BUILD.select()), legend="{{version}}"),),
             width=4,
         ),

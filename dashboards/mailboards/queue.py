@@ -10,14 +10,15 @@ from typing import Final
 from mailboards import names, promises, rules
 from mailboards.alerts import SEND_AGE_S_MAX
 from mailboards.board import Board, Limit, Panel, Query, Row, Variable
-from mailboards.promql import quantile, ranked, rate, total
+from mailboards.promql import over, quantile, ranked, rate, total
 
 _QUEUE: Final = "$queue"
 _BY: Final = ("queue",)
 
 
 def _column(expr: str, legend: str) -> Query:
-    return Query(expr=ranked(expr, promises.QUEUES), legend=legend)
+    # Nothing but the queue: what else a series is told apart by would be a column of its own.
+    return Query(expr=ranked(over("max", _BY, expr), promises.QUEUES), legend=legend)
 
 
 _ORDER: Final = Row(
@@ -29,16 +30,15 @@ _ORDER: Final = Row(
             "work; one that is long at the top is a lack of slots. Seconds, of the last five minutes.",
             kind="table",
             queries=(
-                _column(total(names.DEPTH, _BY, queue=_QUEUE, state="ready"), "ready"),
-                _column(total(names.DEPTH, _BY, queue=_QUEUE, state="unacked"), "held"),
-                _column(total(names.DEPTH, _BY, queue=_QUEUE, state="delayed"), "delayed"),
+                _column(names.DEPTH.select(queue=_QUEUE, state="ready"), "ready"),
+                _column(names.DEPTH.select(queue=_QUEUE, state="unacked"), "held"),
+                _column(names.DEPTH.select(queue=_QUEUE, state="delayed"), "delayed"),
                 _column(names.OLDEST.select(queue=_QUEUE), "oldest, s"),
                 _column(rules.LATENCY_MEAN.series.select(queue=_QUEUE), "wait mean, s"),
                 _column(rules.LATENCY_P95.series.select(queue=_QUEUE), "wait p95, s"),
                 _column(rules.THROUGHPUT.series.select(queue=_QUEUE), "settled per s"),
             ),
             columns=("served", "queue"),
-            decimals=2,
             width=24,
         ),
     ),

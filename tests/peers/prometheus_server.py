@@ -100,8 +100,9 @@ def over_exporter(program: str, folder: Path, exporter_port: int) -> Iterator[Pr
     moved = {"exporter:9540": f"{HOST}:{exporter_port}", "localhost:9090": f"{HOST}:{port}"}
     for job in config["scrape_configs"]:
         for targets in job["static_configs"]:
-            # The collector and Jaeger are not there.
             targets["targets"] = [moved[target] for target in targets["targets"] if target in moved]
+    # Collector and Jaeger are not here: a job without a target is none.
+    config["scrape_configs"] = [job for job in config["scrape_configs"] if job["static_configs"][0]["targets"]]
     (folder / "config" / "prometheus.yml").write_text(yaml.safe_dump(config))
     for name in config["rule_files"]:
         rules = yaml.safe_load((SHIPPED / name).read_text())
