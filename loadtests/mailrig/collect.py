@@ -40,6 +40,7 @@ _PROCESS: Final = signals.SPAN_PROCESS.partition("{")[0]
 _ABOVE: Final = (
     " OR (tenant_id = 'system' AND trace_id IN (SELECT trace_id FROM audit.jobs WHERE tenant_id = ANY(%(ours)s)))"
 )
+_UNACKED: Final = "unacked"
 Row = Mapping[str, Any]
 
 
@@ -54,8 +55,11 @@ def collect(
 
     With ``tenants``, the rows of others stay where they are; the ledger is the caller's to choose from.
     """
-    _write_broker(redis_url, evidence / "broker.json")
+    held = _held(redis_url)
     _write_rows(audit_url, evidence, tenants)
+    if held is not None:
+        ours = None if tenants is None else {row["job_id"] for row in _lines(evidence / "jobs.jsonl")}
+        _write_broker(held, ours, evidence / "broker.json")
     write_lines(evidence / "ledger.jsonl", ledger)
 
 
@@ -138,13 +142,21 @@ def _rows(
         yield from cursor
 
 
-def _write_broker(redis_url: str, path: Path) -> None:
-    """What is left in the broker once all is settled; a broker that is away leaves no file, which is no pass."""
+def _held(redis_url: str) -> dict[str, list[str]] | None:
+    """Ids of the messages that are left once all is settled, by queue and not acknowledged; None: nobody answers."""
+    broker = QueueSampler(redis_url, Path())
     try:
-        sample = QueueSampler(redis_url, path).sample()
+        ready, sample = broker.waiting(), broker.sample()
     except redis.RedisError:
-        return
-    path.write_text(json.dumps({"ready": sample["ready"], "unacked": len(sample["unacked"])}), encoding="utf-8")
+        return None
+    return {**ready, _UNACKED: [entry["task_id"] for entry in sample["unacked"]]}
+
+
+def _write_broker(held: Mapping[str, Sequence[str]], ours: set[str] | None, path: Path) -> None:
+    """How many there are, of ours alone if others have messages there too. No file, without a broker, is no pass."""
+    counts = {queue: sum(ours is None or task in ours for task in tasks) for queue, tasks in held.items()}
+    unacked = counts.pop(_UNACKED)
+    path.write_text(json.dumps({"ready": counts, "unacked": unacked}), encoding="utf-8")
 
 
 # --- spans ------------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ Rule 3: a new gate is a new row in ``METRICS`` and one function; each has a reco
     view          indexes over evidence            traces    completeness of traces, by spans and edges
     verdict       what a judgement says            load      validity and latency
                                                    counters  metrics against rows
-    leaks         secrets in any place             handover  what Jaeger has
+    leaks         secrets in any place             handover  whose spans there are, what Jaeger has
 
 Callers: runner, cli, report; the digital twin's evidence is judged by the same code.
 """
@@ -57,9 +57,9 @@ METRICS: Final[Mapping[str, Metric]] = {
     "memory.process": work.memory_process,
     "memory.total": work.memory_total,
     # traces
-    "trace.incomplete": traces.trace_incomplete,
-    "trace.edges_missing": edges.trace_edges_missing,
-    "trace.loss_percent": traces.trace_loss_percent,
+    "trace.incomplete": handover.of_spans(traces.trace_incomplete),
+    "trace.edges_missing": handover.of_spans(edges.trace_edges_missing),
+    "trace.loss_percent": handover.of_spans(traces.trace_loss_percent),
     "trace.jaeger_missing": handover.jaeger_missing,
     # metrics
     "metrics.mismatch": counters.metrics_mismatch,

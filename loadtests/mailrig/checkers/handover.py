@@ -1,10 +1,21 @@
-"""Does Jaeger have what the span files have? Read back per trace after the run (``jaeger.jsonl``). Pure."""
+"""Whether there are spans to judge, and whether Jaeger has what the span files have (``jaeger.jsonl``). Pure."""
 
 from __future__ import annotations
 
-from mailrig.checkers.measurement import Measurement, nothing, violations
+from mailrig.checkers.measurement import Measurement, Metric, nothing, violations
 from mailrig.evidence import Evidence
 from mailrig.scenario import Contract, Scenario
+
+
+def of_spans(metric: Metric) -> Metric:
+    """The metric, of which nothing is known where no spans were collected: a stack of others' may show none."""
+
+    def judged(evidence: Evidence, contract: Contract, scenario: Scenario) -> Measurement:
+        if "spans.jsonl" in evidence.missing:
+            return nothing("no spans were collected")
+        return metric(evidence, contract, scenario)
+
+    return judged
 
 
 def jaeger_missing(evidence: Evidence, _contract: Contract, _scenario: Scenario) -> Measurement:

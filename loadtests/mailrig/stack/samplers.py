@@ -150,6 +150,18 @@ class QueueSampler(Sampler):
             "unacked": [{"task_id": task.decode(), "received_ns": _nanoseconds(at)} for task, at in pairs],
         }
 
+    def waiting(self) -> dict[str, list[str]]:
+        """Ids of the ready messages, by queue; one that can't be read has none, and counts.
+
+        Raises:
+            redis.RedisError: the broker is away.
+        """
+        found: dict[str, list[str]] = {}
+        for queue in QUEUES:
+            bodies = [body for step in STEPS for body in self._client.lrange(queue + step, 0, -1)]
+            found[queue] = [_id_of(body) for body in bodies]
+        return found
+
     def _sample(self) -> dict[str, Any]:
         try:
             line = self.sample()
@@ -161,6 +173,13 @@ class QueueSampler(Sampler):
     def _run(self) -> None:
         super()._run()
         self._client.close()
+
+
+def _id_of(body: bytes | str) -> str:
+    try:
+        return str(json.loads(body)["headers"]["id"])
+    except (ValueError, KeyError, TypeError):
+        return ""
 
 
 def _nanoseconds(score: bytes) -> int:
