@@ -7,6 +7,7 @@ Besides: ``mailrig_run_info``, and what each gate observed and whether it passed
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from mailrig.samples import replay
 from mailrig.scenario import RigError
 from mailrig.store import Run, RunError
 
+#: What tells the buckets of one histogram apart.
+_EDGE: Final = re.compile(r'le="[^"]*",?')
 _ENDINGS: Final = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum"), "gauge": ("",)}
 _OURS: Final = (
     signals.Metric(
@@ -133,13 +136,18 @@ def _unnamed(recorded: Iterable[_Recorded]) -> list[signals.Metric]:
 
 
 def _family(metric: signals.Metric, run: _Recorded, *, shift_s: float) -> Iterator[str]:
+    """The family's lines, one histogram or series after the other, each by time: so OpenMetrics wants it."""
     wanted = {metric.name + ending for ending in _ENDINGS[metric.kind]}
+    groups: dict[str, list[tuple[float, str]]] = defaultdict(list)
     for name, points in run.series.items():
         base, _, labels = name.partition("{")
         if base in wanted:
             head = f'{base}{{run="{_escaped(run.label)}"{"," if labels else "}"}{labels}'
-            for time_s, value in points:
-                yield f"{head} {value!r} {time_s + shift_s:.3f}"
+            lines = ((time_s, f"{head} {value!r} {time_s + shift_s:.3f}") for time_s, value in points)
+            groups[_EDGE.sub("", labels)].extend(lines)
+    for group in groups.values():
+        # Stable: of one time, in the order of the scrape, which has a histogram's edges in theirs.
+        yield from (line for _, line in sorted(group, key=lambda pair: pair[0]))
 
 
 def write(lines: Iterable[str], file: Path) -> None:

@@ -295,6 +295,7 @@ def copy_on_the_server(database, scope, folder, client, message):
         database, scope,
         "INSERT INTO email_messages (id, tenant_id, user_id, client_id, folder_id, uidvalidity, uid, message_id, "
         "sender, recipients_to, recipients_cc, subject, body_text, headers, flags, size_bytes) "
-        "VALUES (gen_random_uuid(), :tenant, 'u', :client, :folder, 1, 1, :message, '', '[]', '[]', '', '', '[]', '[]', 0)",
+        "VALUES (gen_random_uuid(), :tenant, 'u', :client, :folder, 1, 1, :message, "
+        "'', '[]', '[]', '', '', '[]', '[]', 0)",
         tenant=scope.tenant_id, client=client, folder=folder, message=message,
     )  # fmt: skip
