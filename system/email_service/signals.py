@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+#: The conventions that these names follow, for whoever reads the spans.
+SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.44.0"
+
 # --- span names -----------------------------------------------------------------------------------------------------
 #: PRODUCER, creation of a message (API, beat, fan-out); CLIENT, the publish of a retry or of an overdue job.
 SPAN_SEND: Final = "send {queue}"

@@ -21,7 +21,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Status
 
-from email_service.telemetry.lines import clean
+from email_service.telemetry.lines import clean, schema_of
 from email_service.telemetry.spans import Span
 
 _log: Final = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class Collector:
     def _readable(self, span: Span) -> ReadableSpan:
         scope = self._scopes.get(span.scope)
         if scope is None:
-            scope = self._scopes[span.scope] = InstrumentationScope(span.scope)
+            scope = self._scopes[span.scope] = InstrumentationScope(span.scope, schema_url=schema_of(span.scope))
         return ReadableSpan(
             name=span.name,
             context=span.context,

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.trace import SpanKind
 
+from email_service import signals
+
 if TYPE_CHECKING:
     from email_service.telemetry.spans import Span
 
@@ -43,7 +45,15 @@ def clean(attributes: Mapping[str, Any]) -> dict[str, Any]:
 def head_of(resource: Mapping[str, Any], scope: str) -> str:
     """What comes before a span: whose it is."""
     whose = f'{{"attributes":[{attributes_text(resource)}]}}'
-    return f'{{"resourceSpans":[{{"resource":{whose},"scopeSpans":[{{"scope":{{"name":{_quoted(scope)}}},"spans":['
+    schema = f'"schemaUrl":"{url}",' if (url := schema_of(scope)) else ""
+    return (
+        f'{{"resourceSpans":[{{"resource":{whose},"scopeSpans":[{{"scope":{{"name":{_quoted(scope)}}},{schema}"spans":['
+    )
+
+
+def schema_of(scope: str) -> str:
+    """The conventions that the names of a scope's spans follow; what a foreign instrumentation follows is not known."""
+    return signals.SCHEMA_URL if scope.startswith("email_service") else ""
 
 
 #: What comes after it.
