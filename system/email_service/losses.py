@@ -15,6 +15,7 @@ import os
 import signal
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Final
 
 from billiard.einfo import ExceptionWithTraceback
@@ -44,20 +45,32 @@ class JobRequest(Request):  # type: ignore[misc]  # Celery ships no types
 
         Celery would answer the broker while the process still runs, and could run the job twice at once.
         """
-        if not soft:
-            _kill(self.worker_pid)
-            # The message is acknowledged, so the dispatcher has to send another one: now.
-            self._end_execution("time-limit", publish_s=0.0)
-        super().on_timeout(soft, timeout)
+        with self._told():
+            if not soft:
+                _kill(self.worker_pid)
+                # The message is acknowledged, so the dispatcher has to send another one: now.
+                self._end_execution("time-limit", publish_s=0.0)
+            super().on_timeout(soft, timeout)
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:  # noqa: FBT001, FBT002  # as above
         """A child that was lost: its execution ends before the message is back in the queue."""
         # What a stop cuts off is put back when all children are gone, by ``put_back``.
         stopping = celery_state.should_terminate or celery_state.should_stop is not None
-        if _is_death(exc_info.exception) and not stopping:
-            settings: Settings = self._app.settings
-            self._end_execution("worker-lost", publish_s=policy.publish_grace_s(1) * settings.time_scale)
-        return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
+        with self._told():
+            if _is_death(exc_info.exception) and not stopping:
+                settings: Settings = self._app.settings
+                self._end_execution("worker-lost", publish_s=policy.publish_grace_s(1) * settings.time_scale)
+            return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
+
+    def _told(self) -> AbstractContextManager[None]:
+        """What the main process logs inside, Celery's own lines too, is of this task and its trace."""
+        return telemetry.log_context(
+            task_id=self.id,
+            task=self.name.rpartition(".")[2],
+            traceparent=self.request_dict.get("traceparent"),
+            tenant_id=(self.kwargs or {}).get("tenant_id") or SYSTEM.tenant_id,
+            child_pid=self.worker_pid,
+        )
 
     def _end_execution(self, error_type: str, *, publish_s: float) -> None:
         settings: Settings = self._app.settings
@@ -70,15 +83,7 @@ class JobRequest(Request):  # type: ignore[misc]  # Celery ships no types
             )
             return cut or _unwritten(jobs.last_of(session, job_id, **where, pid=self.worker_pid))
 
-        tenant_id = (self.kwargs or {}).get("tenant_id") or SYSTEM.tenant_id
-        with telemetry.log_context(
-            task_id=self.id,
-            task=self.name.rpartition(".")[2],
-            traceparent=self.request_dict.get("traceparent"),
-            tenant_id=tenant_id,
-            child_pid=self.worker_pid,
-            error_type=error_type,
-        ):
+        with telemetry.log_context(error_type=error_type):
             _log.error("%s lost its process (%s)", self.name, error_type)
             jobs.tell(_commit(settings, end))
 
