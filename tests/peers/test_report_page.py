@@ -102,7 +102,12 @@ def run(synthetic, tmp_path_factory) -> Path:
     task = next(row["job_id"] for row in builder.executions if row["outcome"] == "killed")
     named = synthetic.gate("named", "fail", metric="jobs.failed", observed=1, detail=[f"task {task} was lost"])
     synthetic.write_verdict(folder, {**synthetic.MIXED, "gates": [*synthetic.MIXED["gates"], named]})
-    searched = {"sink": "worker.log", "bytes": 225_607, "secrets_searched": 96, "hits": ["line 12: mailbox 3, base64"]}
+    searched = {
+        "sink": "worker.log",
+        "bytes": 225_607,
+        "secrets_searched": 96,
+        "hits": [{"secret": "mailbox 3", "where": "l. 12"}],
+    }
     synthetic.write_lines(folder / "evidence" / "leaks.jsonl", [searched])
     about = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps(about | {"jaeger_url": JAEGER}))

@@ -212,20 +212,30 @@ def leaks(folder: RunFolder) -> Markup | None:
         [
             words.clean(row["sink"]),
             words.size(row.get("bytes")) if isinstance(row.get("bytes"), int) else words.NOTHING,
-            words.clean(row.get("secrets_searched", words.NOTHING)),
-            _hits(row.get("hits")),
+            *(words.clean(row.get(key, words.NOTHING)) for key in ("places", "secrets_searched")),
+            _hits(row),
+            words.clean(row.get("error") or row.get("unseen") or ""),
         ]
         for row in folder.leaks
     ]
-    head = [("sink", ""), ("searched", "number"), ("secrets looked for", "number"), ("found", "")]
+    numbers = ("searched", "places", "secrets looked for")
+    head = [("sink", ""), *((title, "number") for title in numbers), ("found", ""), ("not seen", "")]
     return table(head, rows, class_="compact") if rows else None
 
 
-def _hits(hits: object) -> Markup:
-    """Hits as the search tells them: places and kinds, never the secret."""
-    listed = [words.one_line(hit, limit=160) for hit in hits] if isinstance(hits, list) else []
-    shown = [*listed[:_HITS_MAX], *([f"and {len(listed) - _HITS_MAX} more"] if len(listed) > _HITS_MAX else [])]
-    return element("span", "; ".join(shown) or "nothing", class_="bad" if listed else "zero")
+def _hits(row: Mapping[str, Any]) -> Markup:
+    """Hits as the search tells them: whose secret and where, never the secret."""
+    hits = row.get("hits")
+    listed = [_hit(hit) for hit in hits] if isinstance(hits, list) else []
+    total = row.get("hits_total")
+    left = (total if isinstance(total, int) else len(listed)) - len(listed[:_HITS_MAX])
+    shown = "; ".join([*listed[:_HITS_MAX], *([f"and {left} more"] if left > 0 else [])])
+    return element("span", shown or "nothing", class_="bad" if shown else "zero")
+
+
+def _hit(hit: object) -> str:
+    told = f"{hit.get('secret')} in {hit.get('where')}" if isinstance(hit, dict) else hit
+    return words.one_line(told, limit=160)
 
 
 # --- files ------------------------------------------------------------------------------------------------------------

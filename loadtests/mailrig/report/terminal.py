@@ -253,13 +253,13 @@ def _drawn(rows: Sequence[SpanRow], width: int) -> RenderableType:
     names = [_name(row, branch) for row, branch in zip(drawn, _branches([row.depth for row in drawn]), strict=True)]
     services = [row.service.removeprefix("mail-") for row in drawn]
     name_width = min(max(len(name) for name in names), max(width // 2 - 8, 16))
-    bar_width = max(width - name_width - max(map(len, services)) - 22, 8)
+    bar_width = max(width - name_width - max(map(len, services)) - 26, 8)
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), show_header=True, header_style="dim")
     table.add_column("service", no_wrap=True)
     table.add_column("span", width=name_width, no_wrap=True, overflow="ellipsis")
     table.add_column(_ruler(length, bar_width), width=bar_width, no_wrap=True)
-    table.add_column("took", justify="right", no_wrap=True, width=9)
-    table.add_column("at", justify="right", no_wrap=True, width=9)
+    table.add_column("took", justify="right", no_wrap=True, width=11)
+    table.add_column("at", justify="right", no_wrap=True, width=11)
     for row, name, service in zip(drawn, names, services, strict=True):
         table.add_row(
             Text(service, style="dim"),

@@ -118,8 +118,10 @@ def _slowest(folder: RunFolder, asked: Sequence[Request], f: str) -> tuple[Candi
 
 def _killed(folder: RunFolder) -> Iterator[Candidate]:
     ends = {row["job_id"]: row for row in folder.jobs}
+    seen = set[str]()
     for row in folder.executions:
-        if row.get("outcome") == "killed" and row.get("trace_id"):
+        if row.get("outcome") == "killed" and row.get("trace_id") and row["trace_id"] not in seen:
+            seen.add(row["trace_id"])
             job = ends.get(row["job_id"], {})
             created, finished = job.get("created_ns"), job.get("finished_ns")
             took = finished - created if isinstance(created, int) and isinstance(finished, int) else None

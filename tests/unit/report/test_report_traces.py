@@ -314,14 +314,17 @@ def test_a_trace_id_that_is_none_never_becomes_an_address():
 
 
 def test_sinks_that_were_searched_stand_with_what_was_found(run_dir):
+    hits = [{"secret": f"mailbox {n}", "where": "worker.log"} for n in range(7)]
     rows = [
-        {"sink": "spans", "bytes": 4096, "secrets_searched": 96, "hits": []},
-        {"sink": "logs", "bytes": 12, "secrets_searched": 96, "hits": [f"line {n}" for n in range(7)]},
-        {"sink": "odd", "hits": "?"},
+        {"sink": "spans", "bytes": 4096, "places": 3, "secrets_searched": 96, "hits": [], "hits_total": 0},
+        {"sink": "logs", "bytes": 12, "places": 1, "secrets_searched": 96, "hits": hits, "hits_total": 9},
+        {"sink": "odd", "hits": "?", "error": "no such place"},
     ]
     write_lines(run_dir / "evidence" / "leaks.jsonl", rows)
     write_verdict(run_dir, MIXED)
     write_reports(run_dir)
     text = Page((run_dir / "report.html").read_text()).text
-    assert "spans 4.0 KiB 96 nothing" in text
-    assert "logs 12 B 96 line 0; line 1; line 2; line 3; line 4; and 2 more" in text
+    assert "spans 4.0 KiB 3 96 nothing" in text
+    assert "logs 12 B 1 96 mailbox 0 in worker.log; mailbox 1 in worker.log" in text
+    assert "mailbox 4 in worker.log; and 4 more" in text
+    assert "no such place" in text
