@@ -141,14 +141,20 @@ def test_an_outcome_that_was_said_is_not_replaced_by_the_exception_that_carries_
 
 
 def test_an_error_leaves_its_type_in_a_span_and_nothing_that_it_said(tracing):
-    with pytest.raises(ValueError, match=SECRET), process():
+    with pytest.raises(ValueError, match=SECRET), publish():
         raise ValueError(SECRET)
-    with pytest.raises(SmtpError), process(span_id="d" * 16):
+    with pytest.raises(SmtpError), publish():
         raise SmtpError(SECRET)
     first, second = tracing()
     assert plain(first["attributes"])[signals.ERROR_TYPE] == "ValueError"
     assert plain(second["attributes"])[signals.ERROR_TYPE] == "smtp"
     assert SECRET not in json.dumps([first, second])
+
+
+def test_an_execution_whose_outcome_was_not_said_is_left_to_whoever_ends_its_row(tracing):
+    with pytest.raises(ValueError, match=SECRET), process():
+        raise ValueError(SECRET)
+    assert tracing() == []
 
 
 def test_a_foreign_instrumentation_cannot_write_what_an_exception_said(tracing):
