@@ -26,6 +26,7 @@ from email_service.config import settings_from
 from email_service.errors import MailServiceError
 from email_service.tenancy import Scope
 from email_service.vault import SealedCredential, Secret, Vault
+from mailrig.runner.leaking import LeakSearch
 
 #: Where a user's content belongs, and nowhere else.
 CONTENT = frozenset(
@@ -334,9 +335,7 @@ def test_a_leak_that_is_planted_is_found(live, tmp_path, tenants, written):
             client.hset("planted", "field", leak)
             until(lambda: any("planted" in c for c in commands), what="the command's arrival")
         try:
-            assert leaks.found({"it": planted}, leaks.redis_values(live.stack.redis_url)) == [
-                "it in redis 1 planted"
-            ]
+            assert leaks.found({"it": planted}, leaks.redis_values(live.stack.redis_url)) == ["it in redis 1 planted"]
         finally:
             client.delete("planted")
     assert leaks.found({"it": planted}, [("commands", " ".join(commands).encode())]) == ["it in commands"]
@@ -352,6 +351,29 @@ def test_a_leak_that_is_planted_is_found(live, tmp_path, tenants, written):
         finally:
             connection.execute("DELETE FROM credentials WHERE user_id = %s", (leak.decode(),))
             connection.commit()
+
+
+def test_the_search_of_a_run_reads_all_of_a_live_stack_and_finds_what_is_planted(live, driven, tmp_path):
+    (tmp_path / "evidence").mkdir()
+    clean, planted = LeakSearch(tmp_path), LeakSearch(tmp_path)
+    clean.live(live.stack, live.accounts)
+    rows = {row["sink"]: row for row in clean._rows}
+    assert set(rows) == {"metrics", "redis", "redis log", "answers", "command lines", "rows"}
+    assert [(sink, row["hits"], row["error"]) for sink, row in rows.items()] == [(sink, [], None) for sink in rows]
+    # Passwords of two mailboxes, two bearer tokens, the databases' four, the token secret, the key in two forms.
+    assert {row["secrets_searched"] for row in rows.values()} == {11}
+    assert all(row["bytes"] > 500 for row in rows.values())
+    name, password = next(iter(live.accounts[0].passwords.items()))
+    with leaks.redis.Redis.from_url(f"{live.stack.redis_url}/3") as client:
+        client.set("planted", base64.b64encode(b"\0ann\0" + password.encode()))
+        try:
+            planted.live(live.stack, live.accounts)
+        finally:
+            client.delete("planted")
+    hits = [(row["sink"], hit["secret"], hit["where"]) for row in planted._rows for hit in row["hits"]]
+    assert ("redis", name, "redis 3 planted") in hits
+    # The broker's own log of commands has it for longer than the key lives.
+    assert {(sink, secret) for sink, secret, _ in hits} <= {("redis", name), ("redis log", name)}
 
 
 # --- errors and reprs -----------------------------------------------------------------------------------------------
