@@ -7,12 +7,14 @@ Rule 3: all that came from outside (addresses, names, error texts) is text where
     folder      the run's files, read with patience      plot        the frame and the shapes of a chart
     timeline    phases, marks and requests in time       charts      rates, latencies, queues, memory
     workers     which process ran what                   lanes       rows over time
-    traces      traces as trees                          waterfall   a trace as a table
+    traces      traces as trees                          breakdown   where an execution's time went
+    executions  which executions are worth a place       loglines    the log lines of a trace
+    bundle      the traces that a page carries           slowest     from a slow execution to its trace
     figures     outcomes, healings, tenants              tables      all other tables
     words       how values are written                   markup      HTML that escapes by itself
-    view        what all of them see                     headline    the top of the page
-    page        report.html                              text        junit.xml and report.md
-    terminal    the same for a terminal
+    links       ids as links                             view        what all of them see
+    headline    the top of the page                      page        report.html
+    text        junit.xml and report.md                  terminal    the same for a terminal
 
 Callers: runner and cli.
 """
@@ -49,7 +51,7 @@ def terminal_verdict(verdict: Mapping[str, Any], *, width: int, color: bool, rep
 def terminal_waterfall(run_dir: Path, trace_id: str | None, *, width: int, color: bool) -> str:
     """A trace drawn as a tree with bars; without an id a list of the traces worth a look, and the slowest send.
 
-    ``trace_id`` may be the beginning of an id, or a task's id.
+    ``trace_id`` may be the beginning of an id, and that of a task or an execution.
 
     Raises:
         RigError: there is no such trace; names the nearest ones.

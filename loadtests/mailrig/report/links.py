@@ -82,11 +82,16 @@ class Links:
             return None
         return [here or text, there]
 
+    def address(self, trace_id: str) -> str | None:
+        """Where Jaeger shows a trace."""
+        known = self.jaeger is not None and _TRACE_ID.fullmatch(trace_id)
+        return f"{self.jaeger}/trace/{trace_id}" if known else None
+
     def elsewhere(self, trace_id: str) -> Markup | None:
         """A link to Jaeger."""
-        if self.jaeger is None or not _TRACE_ID.fullmatch(trace_id):
+        url = self.address(trace_id)
+        if url is None:
             return None
-        url = f"{self.jaeger}/trace/{trace_id}"
         return element("a", "Jaeger", href=url, target="_blank", rel="noopener noreferrer", class_="elsewhere")
 
 

@@ -136,7 +136,7 @@ def _outcomes(run: View, _drawn: list[Chart]) -> Child:
 
 
 def _nemesis(run: View, _drawn: list[Chart]) -> Child:
-    done, fired = tables.nemesis(run.folder, run.axis), tables.faults(run.folder, run.marks, run.axis)
+    done, fired = tables.nemesis(run.folder, run.axis, run.links), tables.faults(run.folder, run.marks, run.axis)
     if done is None and fired is None:
         return element("p", "Nothing was done to the system in this run.", class_="nothing")
     return [done, fired]

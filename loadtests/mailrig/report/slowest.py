@@ -55,7 +55,7 @@ def section(listed: Sequence[Shown], total: int, links: Links) -> Child:
     rows = [_row(shown, links) for shown in sorted(listed[:ROWS_MAX], key=lambda shown: -shown.spent.total_ns)]
     return [
         element("p", _NOTE, class_="note"),
-        element("p", _left(len(rows), total, len(links.carried)), class_="note", id="executions-note"),
+        element("p", _left(listed[:ROWS_MAX], total, links), class_="note", id="executions-note"),
         _legend(listed),
         element(
             "div",
@@ -72,19 +72,26 @@ def section(listed: Sequence[Shown], total: int, links: Links) -> Child:
             ),
             id="viewer",
             class_="viewer",
-            aria_live="polite",
+            role="region",
+            aria_label="trace",
         ),
     ]
 
 
-def _left(shown: int, total: int, traces: int) -> str:
-    which = "All" if shown == total else f"{shown:,} of"
-    more = "" if shown == total else " The others, and traces that are not here:"
-    return (
-        f"{which} {words.count(total, 'execution')}, {words.count(traces, 'trace')} on this page: what failed gates "
-        f"name, what went wrong, the slowest, some typical ones, and others while there is room.{more}"
-        f"{' mailrig trace RUN ID, with the id of a trace, a task or an execution.' if more else ''}"
-    )
+def _left(rows: Sequence[Shown], total: int, links: Links) -> str:
+    traces = words.count(len(links.carried), "trace")
+    which = "All" if len(rows) == total else f"{len(rows):,} of"
+    told = [
+        (
+            f"{which} {words.count(total, 'execution')}, {traces} on this page: what failed gates name, what went wrong, "
+            "the slowest, some typical ones, and others while there is room."
+        )
+    ]
+    if untraced := sum(row.execution.trace_id not in links.carried for row in rows):
+        told.append(f"{words.count(untraced, 'row')} without a trace here: not sampled, lost, or no room.")
+    if untraced or len(rows) < total:
+        told.append("All others: mailrig trace RUN ID, with the id of a trace, a task or an execution.")
+    return " ".join(told)
 
 
 def _head() -> Markup:

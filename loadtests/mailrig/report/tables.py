@@ -170,12 +170,12 @@ def requests(folder: RunFolder, asked: Sequence[Request]) -> Markup | None:
     return element("div", answered if rows else None, listed if states else None, class_="side-by-side")
 
 
-def nemesis(folder: RunFolder, axis: Axis | None) -> Markup | None:
+def nemesis(folder: RunFolder, axis: Axis | None, links: Links) -> Markup | None:
     """What was done, when, and when it was healed."""
     found = figures.injuries(folder, axis)
     if not found:
         return None
-    rows = [[injury.action, injury.at, injury.detail, injury.healed] for injury in found]
+    rows = [[injury.action, injury.at, links.text(injury.detail), injury.healed] for injury in found]
     listed = table([("action", ""), ("when", "number"), ("what", ""), ("healed", "")], rows)
     return join([element("h3", "Nemesis"), listed])
 

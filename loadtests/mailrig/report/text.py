@@ -8,11 +8,13 @@ from typing import Any, Final
 from xml.etree import ElementTree as ET
 
 from mailrig.report import figures, words
+from mailrig.report.slowest import Shown
 from mailrig.report.tables import details, ordered
 from mailrig.report.view import DAMAGE, View
 
 #: What becomes of a testcase; a pass has no child. A warning is no failure, and must not look like a pass either.
 _ELEMENTS: Final = {"fail": "failure", "warn": "skipped", "invalid": "error", "unknown": "error"}
+_SLOWEST_MAX: Final = 5
 _COUNTS: Final = {"failure": "failures", "error": "errors", "skipped": "skipped"}
 _MARKDOWN: Final = re.compile(r"([\\`*_\[\]<>|#~!&])")
 
@@ -96,7 +98,7 @@ def markdown(run: View) -> str:
     word = words.clean(verdict.get("verdict", "not judged")).upper()
     parts = [
         [f"# {_cell(word)}: {_cell(verdict.get('scenario') or run.folder.run.get('scenario', 'run'))}", ""],
-        *(_guarded(part, run) for part in (_facts, _gates, _cases, _tasks, _tenants, _nemesis, _problems)),
+        *(_guarded(part, run) for part in (_facts, _gates, _cases, _slowest, _tasks, _tenants, _nemesis, _problems)),
         ["Charts, worker lanes and waterfalls are in [report.html](report.html).", ""],
     ]
     return "\n".join(line for part in parts for line in part)
@@ -157,6 +159,24 @@ def _cases(run: View) -> list[str]:
     bad = [gate for gate in ordered(run.folder.verdict) if gate.get("verdict") != "pass"]
     found = [f"- {_cell(gate.get('id'))}: {_cell(line)}" for gate in bad for line in details(gate)]
     return ["## Cases", "", *found, ""] if found else []
+
+
+def _slowest(run: View) -> list[str]:
+    """The slowest executions, with where their time went; a trace is a link where the run's spans went to a Jaeger."""
+    ranked = sorted(run.shown, key=lambda shown: -shown.spent.total_ns)[:_SLOWEST_MAX]
+    rows = [(*map(_cell, _told(one)), _trace(run, one.execution.trace_id)) for one in ranked]
+    head = _line(("task", "outcome", "total", "where the time went", "trace"))
+    rule = _line(("---", "---", "---:", "---", "---"), raw=True)
+    return ["## Slowest executions", "", head, rule, *(_line(row, raw=True) for row in rows), ""] if rows else []
+
+
+def _told(one: Shown) -> tuple[str, ...]:
+    return one.execution.task, one.execution.outcome, words.duration(one.spent.total_ns), one.spent.text
+
+
+def _trace(run: View, trace_id: str) -> str:
+    url = run.links.address(trace_id)
+    return f"[{_cell(trace_id)}]({url})" if url else _cell(trace_id or words.NOTHING)
 
 
 def _tasks(run: View) -> list[str]:

@@ -241,6 +241,9 @@
   }
 
   addEventListener("hashchange", follow);
+  viewer.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") shut();
+  });
 
   // --- the table -----------------------------------------------------------------------------------------------------
 

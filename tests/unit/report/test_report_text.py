@@ -1,5 +1,6 @@
 """junit.xml and report.md."""
 
+import json
 import re
 from xml.etree import ElementTree as ET
 
@@ -106,6 +107,8 @@ def test_markdown_says_what_became_of_the_work(run_dir):
         "# FAIL: synthetic",
         "- commit: 62efc7f",
         "## Cases",
+        "## Slowest executions",
+        "in queue send · held",
         "## Outcomes",
         "| send\\_email |",
         "## Tenants",
@@ -130,3 +133,10 @@ def test_an_empty_folder_gives_a_markdown_that_says_so(tmp_path):
     text = markdown_of(tmp_path)
     assert "# NOT JUDGED: run" in text
     assert "No gates: the run was never judged." in text
+
+
+def test_a_trace_is_a_link_where_a_jaeger_has_it(run_dir):
+    run = json.loads((run_dir / "run.json").read_text())
+    assert "](http" not in markdown_of(run_dir)
+    (run_dir / "run.json").write_text(json.dumps(run | {"jaeger_url": "http://127.0.0.1:16686"}))
+    assert re.search(r"\| \[([0-9a-f]{32})\]\(http://127\.0\.0\.1:16686/trace/\1\) \|", markdown_of(run_dir))
