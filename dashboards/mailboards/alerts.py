@@ -28,6 +28,7 @@ MEMORY_SHARE_MAX: Final = 0.9
 SIGN_AGE_S_MAX: Final = 30
 #: A scrape of the exporter's sources that is missed now and then is no outage.
 _SOURCE: Final = names.SOURCE_UP
+_EXPORTER: Final = names.TARGET_UP.select(job=names.EXPORTER_JOB)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,12 +192,21 @@ _OTHERS: Final = (
         description="Its metrics are missing, and alerts that need them are blind. The service needs it too.",
     ),
     Alert(
-        name="TargetDown",
-        expr=f"{names.TARGET_UP.select()} == 0 or absent({names.TARGET_UP.select(job=names.EXPORTER_JOB)})",
+        name="ExporterDown",
+        expr=f"{_EXPORTER} == 0 or absent({_EXPORTER})",
         lasting="1m",
         severity="critical",
+        summary="Prometheus does not reach the exporter.",
+        description="Nothing of the service is seen, and all alerts but this one are blind.",
+    ),
+    Alert(
+        name="TargetDown",
+        expr=f'{names.TARGET_UP.name}{{job!="{names.EXPORTER_JOB}"}} == 0',
+        lasting="5m",
+        severity="warning",
         summary="Prometheus does not reach {{ $labels.job }}.",
-        description="Nothing of it is seen; where it is the exporter, all other alerts are blind.",
+        description="What is looked at with is missing, such as Jaeger or the collector: traces may be lost. The "
+        "service itself does not need it.",
     ),
 )
 

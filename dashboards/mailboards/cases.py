@@ -215,6 +215,9 @@ _WORKERS: Final = (
 
 _ROUND_A: Final = names.DISPATCHER_ROUND.select(host="a")
 _ROUND_B: Final = names.DISPATCHER_ROUND.select(host="b")
+_EXPORTER: Final = names.TARGET_UP.select(job=names.EXPORTER_JOB, instance="exporter:9540")
+_JAEGER: Final = names.TARGET_UP.select(job="jaeger", instance="jaeger:8888")
+_NO_EXPORTER: Final = "Prometheus does not reach the exporter."
 _LATE_BEAT: Final = "Beat has not ticked lately, or never."
 _LATE_ROUND: Final = "No dispatcher has made a round lately, or ever."
 
@@ -272,30 +275,31 @@ _OTHERS: Final = (
         at="135s",
     ),
     Case(
-        alert="TargetDown",
-        shows="the exporter does not answer",
-        series={names.TARGET_UP.select(job=names.EXPORTER_JOB, instance="exporter:9540"): "0x20"},
+        alert="ExporterDown",
+        shows="it does not answer",
+        series={_EXPORTER: "0x20"},
         at="4m",
-        fires=(
-            (
-                {"job": names.EXPORTER_JOB, "instance": "exporter:9540"},
-                f"Prometheus does not reach {names.EXPORTER_JOB}.",
-            ),
-        ),
+        fires=(({"job": names.EXPORTER_JOB, "instance": "exporter:9540"}, _NO_EXPORTER),),
     ),
     Case(
-        alert="TargetDown",
+        alert="ExporterDown",
         shows="there is no such target any more",
-        series={names.TARGET_UP.select(job="prometheus", instance="localhost:9090"): "1x20"},
+        series={_JAEGER: "1x20"},
         at="4m",
-        fires=(({"job": names.EXPORTER_JOB}, f"Prometheus does not reach {names.EXPORTER_JOB}."),),
+        fires=(({"job": names.EXPORTER_JOB}, _NO_EXPORTER),),
     ),
+    Case(alert="ExporterDown", shows="it answers", series={_EXPORTER: "1x20"}, at="4m"),
+    Case(alert="ExporterDown", shows="one scrape is missed", series={_EXPORTER: "1x8 0 1x12"}, at="135s"),
+    Case(alert="ExporterDown", shows="something else is down", series={_EXPORTER: "1x20", _JAEGER: "0x20"}, at="4m"),
     Case(
         alert="TargetDown",
-        shows="it answers",
-        series={names.TARGET_UP.select(job=names.EXPORTER_JOB, instance="exporter:9540"): "1x20"},
-        at="4m",
+        shows="Jaeger does not answer",
+        series={_JAEGER: "0x40"},
+        at="8m",
+        fires=(({"job": "jaeger", "instance": "jaeger:8888"}, "Prometheus does not reach jaeger."),),
     ),
+    Case(alert="TargetDown", shows="the exporter, which has its own", series={_EXPORTER: "0x40"}, at="8m"),
+    Case(alert="TargetDown", shows="it answers", series={_JAEGER: "1x40"}, at="8m"),
 )
 
 CASES: Final = (*_QUEUES, *_WORKERS, *_OTHERS)

@@ -53,7 +53,6 @@ _DEPTH: Final = Row(
                 look_for=look_for,
                 queries=(Query(expr=total(names.DEPTH, _BY, queue=_QUEUE, state=state), legend="{{queue}}"),),
                 stacked=True,
-                width=6,
             )
             for state, title, look_for in (
                 ("ready", "Ready", "In the broker, for any worker to take. Growing steadily: too few slots."),
@@ -64,12 +63,6 @@ _DEPTH: Final = Row(
                     "Retries that wait for their due time. A wall: a mail server is down, and all come back at once.",
                 ),
             )
-        ),
-        Panel(
-            title="Jobs that wait for their due time",
-            look_for="Over all queues; they are in the database, no worker holds them.",
-            queries=(Query(expr=total(names.RESERVED, kind="delayed"), legend="delayed"),),
-            width=6,
         ),
         Panel(
             title="Age of the oldest",

@@ -93,6 +93,7 @@ _MEMORY: Final = Row(
             look_for="Proportional set size of a worker's processes together: pages that they share count once.",
             queries=(Query(expr=rules.MEMORY.series.select(worker=_WORKER), legend=_SUM),),
             unit="bytes",
+            width=6,
             limits=(Limit(value=promises.MEMORY_BYTES),),
         ),
         Panel(
@@ -101,6 +102,7 @@ _MEMORY: Final = Row(
             "replacement.",
             queries=(Query(expr=names.MEMORY.select(worker=_WORKER, kind="pss"), legend="{{worker}} {{process}}"),),
             unit="bytes",
+            width=6,
             limits=(Limit(value=promises.PROCESS_BYTES),),
         ),
         Panel(
@@ -115,6 +117,7 @@ _MEMORY: Final = Row(
                 ),
             ),
             unit="bytes",
+            width=6,
         ),
         Panel(
             title="Three ways to count",
@@ -124,6 +127,7 @@ _MEMORY: Final = Row(
                 Query(expr=total(names.MEMORY, ("worker", "kind"), worker=_WORKER), legend="{{worker}} {{kind}}"),
             ),
             unit="bytes",
+            width=6,
         ),
     ),
 )
