@@ -39,7 +39,7 @@ class Worker:
     node: str
     concurrency: int
     started_s: float
-    #: Tasks that it can run at once now; None where nothing fresh is known.
+    #: Tasks that it can run at once now; None where nobody knows.
     capacity: int | None = None
     #: Process (``main``, ``child-0``, ...) -> kind (rss, pss, uss) -> bytes.
     memory: Mapping[str, Sizes] = field(default_factory=dict)
@@ -178,8 +178,15 @@ def _worker(node: str, facts: Mapping[str, Any], host: str, now_ns: int) -> Work
     if children is None:
         return None
     memory = _memory(facts["pid"], children)
-    able = capacity(len(memory) - 1, int(facts["prefetch"])) if is_fresh else None
-    return replace(worker, capacity=able, memory=memory)
+    return replace(worker, capacity=_able(facts, len(memory) - 1, is_fresh=is_fresh), memory=memory)
+
+
+def _able(facts: Mapping[str, Any], living: int, *, is_fresh: bool) -> int | None:
+    if "prefetch" not in facts:
+        # Of an older version.
+        return None
+    # One that is there and says nothing is stopped, stuck, or cut off from the broker: it takes no message.
+    return capacity(living, int(facts["prefetch"])) if is_fresh else 0
 
 
 def _children(pid: int, started_s: float) -> Sequence[int] | None:

@@ -59,10 +59,10 @@ def test_a_worker_of_another_host_that_has_said_nothing_for_a_while_is_not_shown
     assert seen(far=far, now_ns=later(registry.STALE_S + 1)) == []
 
 
-def test_of_a_worker_of_this_host_that_says_nothing_no_capacity_is_known():
-    """It may be stopped, or cut off from the broker; its processes are there all the same."""
+def test_a_worker_of_this_host_that_says_nothing_can_run_nothing():
+    """It is stopped, stuck, or cut off from the broker; its processes are there all the same."""
     (worker,) = seen(mail=entry(), now_ns=later(registry.STALE_S + 1))
-    assert (worker.capacity, worker.cgroup) == (None, {})
+    assert (worker.capacity, worker.cgroup) == (0, {})
     assert worker.memory["main"]
 
 
