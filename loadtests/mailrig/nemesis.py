@@ -41,7 +41,7 @@ class World(Protocol):
         """Take the next message of a queue away; answers its task id."""
 
     def running(self) -> Mapping[str, Any] | None:
-        """An execution that runs at this moment: pid, task_id, execution_id."""
+        """An execution that runs at this moment and was not told of before: pid, task_id, execution_id."""
 
     def kill_child(self, pid: int) -> None:
         """SIGKILL a process that runs tasks."""
@@ -118,10 +118,19 @@ class Agent:
             self._thread.join()
 
     def _run(self) -> None:
-        for action in self._actions:
+        for turn, action in enumerate(self._actions):
             if self._stopping.wait(max(0.0, self._start_s + action.at_s - self._clock())):
                 return
-            self._do(action)
+            if not self._is_overtaken(turn):
+                self._do(action)
+
+    def _is_overtaken(self, turn: int) -> bool:
+        """Whether the same is due again already: what repeats every so often is not made up for in a burst."""
+        action, now_s = self._actions[turn], self._clock() - self._start_s
+        return any(
+            later.at_s <= now_s and (later.action, later.options) == (action.action, action.options)
+            for later in self._actions[turn + 1 :]
+        )
 
     def _do(self, action: Nemesis) -> None:
         self._history.append("invoke", action.action, dict(action.options))
@@ -257,13 +266,15 @@ class StackWorld:
 
     _RUNNING: Final = (
         "SELECT pid, job_id, execution_id FROM audit.executions WHERE outcome IS NULL AND ended_ns IS NULL "
-        "AND pid = ANY(%s) ORDER BY started_ns DESC LIMIT 1"
+        "AND pid = ANY(%s) AND NOT execution_id = ANY(%s) ORDER BY started_ns DESC LIMIT 1"
     )
 
     def __init__(self, stack: Victim) -> None:
         self._stack = stack
         self._fakes = FakeMail(stack.control_url)
         self._rows: psycopg.Connection[Any] | None = None
+        #: Executions that were told of: a process that was killed just now may not be gone from rows and children.
+        self._told: list[str] = []
 
     def take_message(self, queue: str, timeout_s: float) -> str | None:
         """As the protocol says."""
@@ -276,8 +287,11 @@ class StackWorld:
         """As the protocol says."""
         if self._rows is None:
             self._rows = psycopg.connect(self._stack.audit_url, autocommit=True, connect_timeout=5)
-        row = self._rows.execute(self._RUNNING, (self._stack.worker_children(),)).fetchone()
-        return None if row is None else {"pid": row[0], "task_id": row[1], "execution_id": row[2]}
+        row = self._rows.execute(self._RUNNING, (self._stack.worker_children(), self._told)).fetchone()
+        if row is None:
+            return None
+        self._told.append(row[2])
+        return {"pid": row[0], "task_id": row[1], "execution_id": row[2]}
 
     def kill_child(self, pid: int) -> None:
         """As the protocol says."""

@@ -165,6 +165,16 @@ def test_actions_happen_in_the_order_of_their_times(tmp_path):
     assert took_s == pytest.approx(8)
 
 
+def test_what_repeats_is_not_made_up_for_in_a_burst(tmp_path):
+    """A parent that is slow to come back holds up the kills of children; those that were missed are missed."""
+    world = World()
+    kills = [action("kill-child", at_s) for at_s in (1, 2, 3, 4, 16.5, 18)]
+    took_s, ops = conduct(tmp_path, world, action("kill-parent", 1.5), *kills)
+    assert took_s == pytest.approx(18, abs=0.1)
+    # The parent's healing is waited for from 1.5 to 16.5.
+    assert [f for kind, f, *_ in ops if kind == "ok"] == ["kill-child", "kill-parent", "kill-child", "kill-child"]
+
+
 def test_after_the_stop_nothing_more_is_broken(tmp_path):
     world = World()
     assert conduct(tmp_path, world, action("kill-child", 5), stop_first=True)[1] == []
