@@ -128,6 +128,8 @@ def _value(value: Row) -> Any:
     kind, content = next(iter(value.items()))
     if kind == "intValue":
         return int(content)
+    if kind == "doubleValue":
+        return float(content)  # 0.0 may come as 0, and what JSON has no number for as a string
     return [_value(item) for item in content.get("values", ())] if kind == "arrayValue" else content
 
 

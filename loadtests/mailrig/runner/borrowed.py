@@ -44,7 +44,8 @@ class Borrowed:
 
     def __init__(self, evidence: Path) -> None:
         """``evidence`` has the rows already."""
-        executions = [json.loads(line) for line in (evidence / "executions.jsonl").open(encoding="utf-8")]
+        lines = (evidence / "executions.jsonl").read_text(encoding="utf-8").splitlines()
+        executions = [json.loads(line) for line in lines]
         self._executions = {row["execution_id"] for row in executions}
         self._traces = {row["trace_id"] for row in executions}
         #: Executions whose own process wrote their span, by trace.
