@@ -13,6 +13,7 @@ from mailrig.evidence import Evidence, Row
 from mailrig.scenario import Contract, Scenario
 
 _PROCESS: Final = signals.SPAN_PROCESS.partition("{")[0]
+_NEVER: Final = 2**63
 #: OTLP's number for a span that failed.
 _ERROR: Final = 2
 
@@ -119,13 +120,20 @@ def _executions(rows: list[Row], trace: _Trace) -> Iterator[str]:
 
 def _unexpected(evidence: Evidence, scenario: Scenario) -> Iterator[str]:
     known = {row["execution_id"] for row in evidence.executions}
+    read_ns = _rows_read_ns(evidence)
     for span in _processes(evidence):
         execution = span["attributes"].get(signals.EXECUTION_ID)
-        if execution not in known:
+        if execution not in known and span["start_ns"] < read_ns:
             yield f"span {span['span_id']} ({span['name']}) is of execution {execution}, which has no row"
     for trace_id in sorted({span["trace_id"] for span in evidence.spans}):
         if not scenario.system.keeps(trace_id):
             yield f"trace {trace_id} has spans, and is none of those that are kept"
+
+
+def _rows_read_ns(evidence: Evidence) -> int:
+    """When the rows were read: beat goes on, and what began later is in no row that we have."""
+    phases = (op for op in evidence.history if op.f == "phase" and op.value.get("name") == "collect")
+    return next((op.time_ns for op in phases), _NEVER)
 
 
 def _twice(evidence: Evidence) -> Iterator[str]:
