@@ -22,9 +22,10 @@ def of(instruction):
     return [line.split(maxsplit=1)[1] for line in LINES if line.split()[0] == instruction]
 
 
-def test_the_base_is_a_version_and_never_latest():
-    for base in of("FROM"):
-        assert re.fullmatch(r"python:3\.\d+-slim( AS build)?", base)
+def test_the_base_is_one_exact_version_and_never_latest():
+    bases = {base.removesuffix(" AS build") for base in of("FROM")}
+    assert len(bases) == 1
+    assert re.fullmatch(r"python:3\.\d+\.\d+-slim-[a-z]+", bases.pop())
 
 
 def test_it_runs_as_a_number_that_is_not_root_and_nothing_follows_as_root():
