@@ -11,6 +11,7 @@ import threading
 import warnings
 from urllib.parse import quote
 
+import billiard.util
 import pytest
 
 from email_service import telemetry
@@ -226,6 +227,23 @@ def test_warnings_and_errors_that_nobody_caught_are_lines_too(written, monkeypat
     assert (uncaught["message"], uncaught["exception"]) == ("ValueError was not caught", "ValueError")
     assert threaded["message"] == "ZeroDivisionError was not caught in thread busy"
     assert "test_log_lines.py" in threaded["exception"]
+
+
+def test_what_a_worker_s_child_did_not_catch_is_a_line_and_no_print(written, monkeypatch):
+    """billiard prints the traceback, with what the error says, unless its own log has told it."""
+    monkeypatch.setattr(billiard.util, "error", billiard.util.error)
+
+    def act():
+        logs.take_over_pool()
+        try:
+            int("canary")
+        except ValueError:
+            assert billiard.util.error("Process %s", "ForkPoolWorker-1", exc_info=True)
+
+    (line,) = objects(written(act))
+    assert (line["logger"], line["level"], line["message"]) == ("billiard", "ERROR", "Process ForkPoolWorker-1")
+    assert "ValueError" in line["exception"]
+    assert "canary" not in line["exception"].replace('int("canary")', "")
 
 
 # --- redaction
