@@ -2,7 +2,8 @@
 
 Arms, each a stack that is up all the time: ``off`` (neither a directory nor a collector: no span is made, nothing is
 instrumented), ``off again`` (the same once more: what the ratio of two equal arms looks like here), ``unsampled``
-(MAIL_TRACE_SAMPLE=0) and ``full`` (span files). They take turns, forwards and backwards (ABBA), with the same arrivals
+(MAIL_TRACE_SAMPLE=0) and ``full`` (span files); on demand ``collector`` (OTLP to one that takes all, in the generator;
+its spans are not counted). They take turns, forwards and backwards (ABBA), with the same arrivals
 of the same message of 20 kB in each round, and a round's arms are compared with each other. Prints the CPU time of a
 send as a ratio to ``off`` with its bootstrap interval (95 %), for all processes of the service and for those that run
 tasks; how long accepting and sending took; spans a send, and executions without their span.
@@ -18,10 +19,12 @@ import random
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,7 +44,9 @@ ARMS: Final[Mapping[str, Mapping[str, str]]] = {
     "off again": OFF,
     "unsampled": {"MAIL_TRACE_SAMPLE": "0"},
     "full": {},
+    "collector": OFF,
 }
+DEFAULT: Final = ("off", "off again", "unsampled", "full")
 #: Their CPU time is not the service's.
 NEIGHBOURS: Final = frozenset({"postgres", "valkey", "fakemail"})
 #: Length of one arm's turn.
@@ -87,8 +92,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _arguments(argv)
     print(f"seed {arguments.seed}, {arguments.rate:g} sends/s, arms {', '.join(arguments.arms)}", flush=True)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as open_stacks:
-        root = Path(folder)
-        stacks = {name: _stack(root / name.replace(" ", "-"), name, arguments.concurrency) for name in arguments.arms}
+        root, url = Path(folder), open_stacks.enter_context(_collector())
+        stacks = {
+            name: _stack(
+                root / name.replace(" ", "-"),
+                {**ARMS[name], **({"OTEL_EXPORTER_OTLP_ENDPOINT": url} if name == "collector" else {})},
+                arguments.concurrency,
+            )
+            for name in arguments.arms
+        }
         for stack, _ in stacks.values():
             open_stacks.enter_context(stack)
         arms = asyncio.run(_measure(stacks, arguments))
@@ -105,19 +117,43 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=220.0, help="load in all, of all arms (default: 220)")
     parser.add_argument("--rate", type=float, default=25.0, help="sends a second (default: 25)")
     parser.add_argument("--concurrency", type=int, default=2, help="processes that run tasks (default: 2)")
-    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS), help="the first is compared with")
+    parser.add_argument(
+        "--arms", nargs="+", default=list(DEFAULT), choices=list(ARMS), help="the first is compared with"
+    )
     parser.add_argument("--seed", type=int, default=7, help="of the arrivals and of the bootstrap (default: 7)")
     parser.add_argument("--json", type=Path, default=None, help="where to keep the figures")
     return parser.parse_args(argv)
 
 
-def _stack(root: Path, name: str, concurrency: int) -> tuple[Stack, Path]:
+@contextmanager
+def _collector() -> Iterator[str]:
+    """Takes whatever it is sent; its URL."""
+
+    class Taker(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Taker) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def _stack(root: Path, environment: Mapping[str, str], concurrency: int) -> tuple[Stack, Path]:
     options = StackOptions(
         log_dir=root / "logs",
         span_dir=root / "spans",
         state_dir=root / "state",
         concurrency=concurrency,
-        environment={**ALWAYS, **ARMS[name]},
+        environment={**ALWAYS, **environment},
     )
     return Stack(options), options.span_dir
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,13 +34,14 @@ class _Arguments:
 
     kind: str
     span_dir: Path | None
-    otlp_endpoint: str | None
+    #: May hold a login.
+    otlp_endpoint: str | None = field(repr=False)
     node: str | None
     #: Share of the traces begun here that are kept.
     ratio: float
     #: Of all files in ``span_dir``; 0 for no limit.
     span_bytes_max: int
-    otlp_headers: Mapping[str, str] | None
+    otlp_headers: Mapping[str, str] | None = field(repr=False)
 
 
 class Outlet:
@@ -103,7 +104,8 @@ def configure(
     if _State.pid == os.getpid():
         return
     _State.pid = os.getpid()
-    _State.made = False
+    # What a span of this process has already made stays.
+    _State.made = _State.outlet is not None
     _State.arguments = _Arguments(
         kind=kind,
         span_dir=span_dir,
