@@ -54,10 +54,15 @@ class Jaeger:
 
     def trace(self, trace_id: str) -> list[Row]:
         """All spans of a trace as flat rows (``Evidence.spans``), in no order; none when the trace is not known."""
-        return list(flatten_spans(self.requests(trace_id)))
+        return _rows(self._trace(trace_id))
 
     def requests(self, trace_id: str) -> list[dict[str, Any]]:
         """All spans of a trace, as OTLP JSON export requests."""
+        found = self._trace(trace_id)
+        _rows(found)
+        return found
+
+    def _trace(self, trace_id: str) -> list[dict[str, Any]]:
         path = f"/api/v3/traces/{quote(trace_id, safe='')}"
         return _requests(self._get(path, {"rawTraces": "true", "raw_traces": "true"}) or [])
 
@@ -71,7 +76,7 @@ class Jaeger:
             ("query.rawTraces", "query.raw_traces"): "true",
         }
         parameters = {name: value for names, value in both.items() for name in names}
-        return list(flatten_spans(_requests(self._get("/api/v3/traces", parameters) or [])))
+        return _rows(_requests(self._get("/api/v3/traces", parameters) or []))
 
     def _get(self, path: str, parameters: Mapping[str, str]) -> list[Any] | None:
         """The JSON values of an answer; None when it is 404."""
@@ -127,7 +132,7 @@ class Otlp:
         if status != http.client.OK:
             raise JaegerError(f"OTLP over HTTP at {self.url} was answered with {status}: {_told(answer)}")
         try:
-            partial = json.loads(answer)["partialSuccess"] if answer.strip() not in {b"", b"{}"} else {}
+            partial = {} if answer.strip() in {b"", b"{}"} else json.loads(answer)["partialSuccess"] or {}
             rejected = int(partial.get("rejectedSpans") or 0)
         except (ValueError, KeyError, TypeError, AttributeError) as err:
             # Jaeger's query side answers any path with 200 and its page.
@@ -209,6 +214,13 @@ def _requests(answer: Iterable[Any]) -> list[dict[str, Any]]:
             resource["scopeSpans"] = [scope for scope in resource.get("scopeSpans") or () if scope.get("spans")]
         found.append({"resourceSpans": resources})
     return found
+
+
+def _rows(requests: Iterable[dict[str, Any]]) -> list[Row]:
+    try:
+        return list(flatten_spans(requests))
+    except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as err:
+        raise JaegerError(f"Jaeger gave spans that are not OTLP JSON: {type(err).__name__}") from err
 
 
 def _batches(lines: Iterable[str]) -> Iterator[list[str]]:

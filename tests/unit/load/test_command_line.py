@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,14 @@ def fail_with(monkeypatch, error):
         "an action that does not exist": (["run", "smoke", "--nemesis", "x@1"], "nemesis 'x@1' is not allowed"),
         "a run that does not exist": (["check", "smoke"], "no run 'smoke'"),
         "a trace of no run": (["trace", "smoke"], "no run 'smoke'"),
+        "an upload of no run": (["upload", "smoke", "--otlp", "http://127.0.0.1:1"], "no run 'smoke'"),
+        "an upload to no address": (["upload", "smoke", "--otlp", "here"], "'here' is not an address such as http"),
+        "a Jaeger that is away": (
+            ["run", "smoke", "--jaeger", "http://127.0.0.1:1"],
+            "Jaeger at http://127.0.0.1:1 does not answer: Connection refused",
+        ),
+        "a Jaeger with a password": (["run", "smoke", "--jaeger", "http://a:b@h:1"], "can't be used: give one such as"),
+        "nothing to attach to": (["run", "smoke", "--attach"], "--attach needs MAILRIG_API_URL, MAILRIG_CONTROL_URL"),
         "a report of no run": (["report", "smoke"], "no run 'smoke'"),
     }.values(),
 )
@@ -72,6 +82,11 @@ def test_broken_toml_is_told_with_file_line_and_what_is_allowed(capsys):
         ["run", "smoke", "--api-port", "70000"],
         ["up", "--smtp-port", "x"],
         ["up", "--time-scale", "2"],
+        ["run", "smoke", "--locust-workers", "0"],
+        ["run", "smoke", "--locust-bind", "host:port"],
+        ["load-worker"],
+        ["load-worker", "--master", ":5557"],
+        ["upload", "smoke"],
     ],
 )
 def test_what_the_parser_refuses_is_exit_code_2_too(arguments, capsys):
@@ -81,7 +96,9 @@ def test_what_the_parser_refuses_is_exit_code_2_too(arguments, capsys):
     assert "usage: mailrig" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["up"], ["check"], ["report"], ["trace"], ["doctor"]])
+@pytest.mark.parametrize(
+    "command", [[], ["run"], ["up"], ["check"], ["report"], ["trace"], ["upload"], ["load-worker"], ["doctor"]]
+)
 def test_every_help_names_the_exit_codes(command, capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main([*command, "--help"])
@@ -143,6 +160,35 @@ def test_reports_of_a_stored_run_are_written_again_and_named(tmp_path, capsys):
     shutil.copytree(TINY, tmp_path / "mine")
     assert cli.main(["report", "mine"]) == 0
     assert {Path(line).name for line in capsys.readouterr().out.split()} == {"junit.xml", "report.md", "report.html"}
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("load", ("load", 5557)),
+        ("load:9", ("load", 9)),
+        ("[::1]:9", ("::1", 9)),
+        ("[::1]", ("::1", 5557)),
+        ("10.0.0.1:65535", ("10.0.0.1", 65_535)),
+    ],
+)
+def test_a_master_is_a_host_and_maybe_a_port(text, address):
+    assert cli._address(text) == address
+
+
+def test_a_load_worker_becomes_locust_and_waits_for_its_master_s_word(monkeypatch):
+    found = {}
+
+    def become(*words):
+        found.update(zip(("file", "argv", "env"), words, strict=True))
+        raise SystemExit
+
+    monkeypatch.setattr(os, "execve", become)
+    with pytest.raises(SystemExit):
+        cli.main(["load-worker", "--master", "load:9"])
+    assert found["file"] == sys.executable
+    assert found["argv"][-5:] == ["--worker", "--master-host", "load", "--master-port", "9"]
+    assert found["env"]["MAILRIG_REMOTE"] == "1"
 
 
 def test_no_password_is_printed_with_an_address():
