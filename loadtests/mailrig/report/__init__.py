@@ -8,13 +8,14 @@ Rule 3: all that came from outside (addresses, names, error texts) is text where
     timeline    phases, marks and requests in time       charts      rates, latencies, queues, memory
     workers     which process ran what                   lanes       rows over time
     traces      traces as trees                          breakdown   where an execution's time went
-    executions  which executions are worth a place       loglines    the log lines of a trace
-    bundle      the traces that a page carries           slowest     from a slow execution to its trace
-    figures     outcomes, healings, tenants              tables      all other tables
-    words       how values are written                   markup      HTML that escapes by itself
-    links       ids as links                             view        what all of them see
-    headline    the top of the page                      page        report.html
-    text        junit.xml and report.md                  terminal    the same for a terminal
+    executions  which executions are worth a place       census      how whole the traces are
+    loglines    the log lines of a trace                 bundle      the traces that a page carries
+    slowest     from a slow execution to its trace       figures     outcomes, healings, tenants
+    tables      all other tables                         words       how values are written
+    markup      HTML that escapes by itself              links       ids as links
+    view        what all of them see                     headline    the top of the page
+    page        report.html                              text        junit.xml and report.md
+    terminal    the same for a terminal
 
 Callers: runner and cli.
 """

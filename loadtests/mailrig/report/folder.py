@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,7 +37,8 @@ _TABLES: Final[Mapping[str, Mapping[str, type]]] = {
     "leaks": {"sink": str},
 }  # fmt: skip
 _HISTORY: Final[Mapping[str, type]] = {"time_ns": int, "type": str, "f": str, "value": dict}
-_TRACE_ID: Final = re.compile(rb'"traceId":\s*"([0-9a-fA-F]+)"')
+#: Finds a span's trace without parsing its line.
+TRACE_ID: Final = re.compile(rb'"traceId":\s*"([0-9a-fA-F]+)"')
 _PROBLEMS_MAX: Final = 20
 
 
@@ -91,7 +91,7 @@ def load_spans(path: Path, trace_ids: Collection[str]) -> tuple[tuple[Row, ...],
     """The spans of these traces (flat, as ``mailrig.evidence`` has them), and what could not be read."""
     reader, wanted, spans = _Reader(path), {trace_id.encode() for trace_id in trace_ids}, []
     for number, line in reader.raw_lines("evidence/spans.jsonl"):
-        if line.endswith(b"}") and wanted.isdisjoint(_TRACE_ID.findall(line)):
+        if line.endswith(b"}") and wanted.isdisjoint(TRACE_ID.findall(line)):
             continue
         try:
             spans += [span for span in flatten_spans([json.loads(line)]) if span["trace_id"] in trace_ids]
@@ -100,12 +100,9 @@ def load_spans(path: Path, trace_ids: Collection[str]) -> tuple[tuple[Row, ...],
     return tuple(spans), reader.told()
 
 
-def trace_sizes(path: Path) -> Counter[str]:
-    """Every trace that has a span, with how many lines of spans it is in."""
-    found: Counter[bytes] = Counter()
-    for _, line in _Reader(path).raw_lines("evidence/spans.jsonl"):
-        found.update(_TRACE_ID.findall(line))
-    return Counter({trace_id.decode(): number for trace_id, number in found.items()})
+def raw_lines(path: Path, name: str) -> Iterator[bytes]:
+    """The lines of a file as they are, without a word about what is wrong with it."""
+    return (line for _, line in _Reader(path).raw_lines(name))
 
 
 class _Reader:

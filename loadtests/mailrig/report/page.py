@@ -127,7 +127,7 @@ def _memory(run: View, drawn: list[Chart]) -> Child:
 
 
 def _traces(run: View, _drawn: list[Chart]) -> Child:
-    return slowest.section(run.shown, len(run.folder.executions), run.links)
+    return slowest.section(run.shown, len(run.folder.executions), run.wholeness, run.links)
 
 
 def _outcomes(run: View, _drawn: list[Chart]) -> Child:

@@ -48,13 +48,14 @@ class Shown:
     why: str
 
 
-def section(listed: Sequence[Shown], total: int, links: Links) -> Child:
+def section(listed: Sequence[Shown], total: int, wholeness: str, links: Links) -> Child:
     """Table and viewer; None without an execution."""
     if not listed:
         return None
     rows = [_row(shown, links) for shown in sorted(listed[:ROWS_MAX], key=lambda shown: -shown.spent.total_ns)]
     return [
         element("p", _NOTE, class_="note"),
+        element("p", wholeness, class_="note"),
         element("p", _left(listed[:ROWS_MAX], total, links), class_="note", id="executions-note"),
         _legend(listed),
         element(
@@ -81,12 +82,8 @@ def section(listed: Sequence[Shown], total: int, links: Links) -> Child:
 def _left(rows: Sequence[Shown], total: int, links: Links) -> str:
     traces = words.count(len(links.carried), "trace")
     which = "All" if len(rows) == total else f"{len(rows):,} of"
-    told = [
-        (
-            f"{which} {words.count(total, 'execution')}, {traces} on this page: what failed gates name, what went wrong, "
-            "the slowest, some typical ones, and others while there is room."
-        )
-    ]
+    what = "what failed gates name, what went wrong, the slowest, some typical ones, and others while there is room"
+    told = [f"{which} {words.count(total, 'execution')}, {traces} on this page: {what}."]
     if untraced := sum(row.execution.trace_id not in links.carried for row in rows):
         told.append(f"{words.count(untraced, 'row')} without a trace here: not sampled, lost, or no room.")
     if untraced or len(rows) < total:

@@ -18,7 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from mailrig.report import breakdown, words
-from mailrig.report.folder import RunFolder, load_folder, load_spans, trace_sizes
+from mailrig.report.census import census
+from mailrig.report.folder import RunFolder, load_folder, load_spans
 from mailrig.report.links import jaeger_url, trace_of
 from mailrig.report.tables import details, ordered
 from mailrig.report.traces import Candidates, SpanRow, candidates, thin, tree
@@ -190,7 +191,7 @@ def _candidates(folder: RunFolder) -> Candidates:
 
 def _chosen(folder: RunFolder, given: str) -> str:
     """The trace with this id, or with the only id that begins so; a task's or an execution's stands for its trace."""
-    traces = trace_sizes(folder.path)
+    traces = census(folder.path).sizes
     known = {trace_id: trace_id for trace_id in traces} | trace_of(folder)
     wanted = given.strip().lower()
     said = repr(words.one_line(given, limit=_GIVEN_CHARS_MAX))

@@ -164,7 +164,7 @@
       trace.logs.length
         ? make("ol", {}, ...trace.logs.map(written))
         : make("p", { class: "nothing" }, "No line of the run's logs names this trace or its task."),
-      trace.unshown ? make("p", { class: "note" }, `${trace.unshown} of them are not here: see the files of the run.`) : null);
+      trace.unshown ? make("p", { class: "note" }, `${trace.unshown} of them are not here: mailrig logs RUN --trace ${trace.id}`) : null);
   }
 
   // --- opening and closing -------------------------------------------------------------------------------------------

@@ -8,8 +8,9 @@ from typing import Final, TypeVar
 
 from mailrig.report import breakdown, bundle, links, traces, words, workers
 from mailrig.report.bundle import Bundle
+from mailrig.report.census import census, sentence
 from mailrig.report.executions import Execution, executions, picked
-from mailrig.report.folder import RunFolder, load_spans, trace_sizes
+from mailrig.report.folder import RunFolder, load_spans
 from mailrig.report.links import Links
 from mailrig.report.loglines import log_lines
 from mailrig.report.plot import Backdrop
@@ -38,6 +39,8 @@ class View:
     #: The traces that go into the page.
     bundle: Bundle = field(default_factory=Bundle)
     links: Links = field(default_factory=Links)
+    #: How whole the run's traces are, in a sentence.
+    wholeness: str = ""
     #: All that is wrong with the run's files.
     problems: tuple[str, ...]
 
@@ -55,6 +58,7 @@ class _Traced:
     shown: tuple[Shown, ...] = ()
     bundle: Bundle = field(default_factory=Bundle)
     links: Links = field(default_factory=Links)
+    wholeness: str = ""
     torn: tuple[str, ...] = ()
 
 
@@ -74,6 +78,7 @@ def view(folder: RunFolder) -> View:
         shown=traced.shown,
         bundle=traced.bundle,
         links=traced.links,
+        wholeness=traced.wholeness,
         problems=(*folder.problems, *traced.torn, *damage),
     )
 
@@ -91,8 +96,9 @@ def _attempt(what: str, compute: Callable[[], _T], empty: _T, damage: list[str])
 
 def _traced(folder: RunFolder) -> _Traced:
     known = links.trace_of(folder)
-    ranked = list(picked(executions(folder), _blamed(folder, known)))
-    wanted = _affordable([e.trace_id for e, _ in ranked], trace_sizes(folder.path))
+    found, counted = executions(folder), census(folder.path)
+    ranked = list(picked(found, _blamed(folder, known)))
+    wanted = _affordable([e.trace_id for e, _ in ranked], counted.sizes)
     spans, torn = load_spans(folder.path, wanted)
     trees = traces.trees(spans)
     logs = log_lines(folder.path, {id_: trace for id_, trace in known.items() if trace in trees})
@@ -102,8 +108,14 @@ def _traced(folder: RunFolder) -> _Traced:
         shown=tuple(_shown(ranked[:ROWS_MAX], spent)),
         bundle=carried,
         links=Links(known=known, carried=carried.index, jaeger=links.jaeger_url(folder.run)),
+        wholeness=sentence(counted, found, _sample(folder)),
         torn=torn,
     )
+
+
+def _sample(folder: RunFolder) -> float:
+    value = folder.run.get("trace_sample")
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else 1.0
 
 
 def _blamed(folder: RunFolder, known: Mapping[str, str]) -> dict[str, str]:

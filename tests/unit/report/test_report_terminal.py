@@ -135,3 +135,35 @@ def test_a_torn_span_file_draws_what_is_whole_and_says_what_is_not(run_dir):
     text = terminal_waterfall(run_dir, None, width=100, color=False)
     assert "POST" in text
     assert "evidence/spans.jsonl:" in text
+
+
+def test_each_execution_tells_its_waits_and_steps_above_the_waterfall(run_dir):
+    rows = [json.loads(line) for line in (run_dir / "evidence" / "executions.jsonl").read_text().splitlines()]
+    retried = next(row for row in rows if row["outcome"] == "retry")
+    lines = terminal_waterfall(run_dir, retried["job_id"], width=200, color=False).splitlines()
+    told = [line.strip() for line in lines if "waited" in line]
+    own = [row for row in rows if row["job_id"] == retried["job_id"]]
+    assert len(told) == len(own) > 1
+    assert told[0].startswith("send_email, execution 1: retry (smtp-transient) · waited ")
+    assert all("in queue send · held" in line and "ran" in line and "smtp connect" in line for line in told)
+    assert lines.index(next(line for line in lines if "waited" in line)) < lines.index(
+        next(line for line in lines if line.startswith("service"))
+    )
+
+
+def test_an_executions_id_finds_its_trace_and_a_jaeger_is_named(run_dir):
+    run = json.loads((run_dir / "run.json").read_text())
+    (run_dir / "run.json").write_text(json.dumps(run | {"jaeger_url": "http://127.0.0.1:16686"}))
+    row = json.loads((run_dir / "evidence" / "executions.jsonl").read_text().splitlines()[0])
+    text = terminal_waterfall(run_dir, row["execution_id"], width=80, color=False)
+    assert f"http://127.0.0.1:16686/trace/{row['trace_id']}" in text
+    assert text == terminal_waterfall(run_dir, row["trace_id"], width=80, color=False)
+
+
+@pytest.mark.parametrize("nonsense", ["", "zzz", "'; drop", "x" * 500, "\x1b[31mred\n\n", "%s{0}[red]"])
+def test_nonsense_is_answered_with_one_line(run_dir, nonsense):
+    with pytest.raises(RigError) as told:
+        terminal_waterfall(run_dir, nonsense, width=80, color=False)
+    assert len(str(told.value).splitlines()) == 1
+    assert "\x1b" not in str(told.value)
+    assert len(str(told.value)) < 500

@@ -209,6 +209,34 @@ def test_big_runs_say_what_is_left_out_and_how_to_see_it(run_dir, monkeypatch):
     assert "mailrig trace RUN ID" in text
 
 
+def test_the_page_says_how_whole_the_traces_are(run_dir):
+    folder, spans = load_folder(run_dir), run_dir / "evidence" / "spans.jsonl"
+    lines = spans.read_text().splitlines(keepends=True)
+    number = len(folder.executions)
+    assert f"{len(lines)} spans in" in view.view(folder).wholeness
+    assert (
+        f"{number} expected, {number} found, 0 lost · 1 made from the row after a kill." in view.view(folder).wholeness
+    )
+    first = next(line for line in lines if f'"{folder.executions[0]["execution_id"]}"' in line)
+    killed = next(line for line in lines if '"mail.synthesised"' in line)
+    spans.write_text("".join(line for line in lines if line != first) + killed + "{torn")
+    write_reports(run_dir)
+    text = Page((run_dir / "report.html").read_text()).text
+    assert f"{number} expected, {number - 1} found, 1 lost ({100 / number:.2g} %)" in text
+    assert "1 there twice" in text
+
+
+def test_of_traces_that_are_not_sampled_nothing_is_expected(run_dir):
+    run = json.loads((run_dir / "run.json").read_text())
+    (run_dir / "run.json").write_text(json.dumps(run | {"trace_sample": 0.5}))
+    folder = load_folder(run_dir)
+    kept = [row for row in folder.executions if int(row["trace_id"][16:], 16) < 2**63]
+    assert 0 < len(kept) < len(folder.executions)
+    told = view.view(folder).wholeness
+    assert f"{len(kept)} expected, {len(kept)} found, 0 lost" in told
+    assert told.endswith("traces sampled: 50 %.")
+
+
 # --- log lines --------------------------------------------------------------------------------------------------------
 
 
