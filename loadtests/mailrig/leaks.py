@@ -209,23 +209,18 @@ def column_pieces(tables: Tables, *, without: frozenset[tuple[str, str]] = froze
     with psycopg.connect(tables.url, connect_timeout=5) as connection:
         columns = connection.execute(
             "SELECT table_name, column_name FROM information_schema.columns "
-            "WHERE table_schema = %s AND data_type = ANY(%s) ORDER BY 1, ordinal_position",
+            "WHERE table_schema = %s AND data_type = ANY(%s) "
+            # A column that the role may only write is listed, too.
+            "AND has_column_privilege(format('%%I.%%I', table_schema, table_name), column_name::text, 'SELECT') "
+            "ORDER BY 1, ordinal_position",
             (tables.schema, list(_TEXTS)),
         ).fetchall()
         for tenant in tables.tenants or (None,):
             if tenant is not None:
                 connection.execute("SELECT set_config('app.tenant_id', %s, false)", (tenant,))
             for table, column in columns:
-                if (table, column) not in without and _readable(connection, tables.schema, table, column):
+                if (table, column) not in without:
                     yield from _column(connection, tables.schema, table, column)
-
-
-def _readable(connection: psycopg.Connection[Any], schema: str, table: str, column: str) -> bool:
-    """A column that the role may only write is listed, too."""
-    row = connection.execute(
-        "SELECT has_column_privilege(format('%%I.%%I', %s::text, %s::text), %s, 'SELECT')", (schema, table, column)
-    ).fetchone()
-    return bool(row and row[0])
 
 
 def _column(connection: psycopg.Connection[Any], schema: str, table: str, column: str) -> Iterator[Piece]:
