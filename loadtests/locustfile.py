@@ -37,6 +37,7 @@ from locust.runners import STATE_MISSING, MasterRunner, WorkerRunner
 from mailrig.clients import (
     FEED_LIMIT,
     STACK_FILE,
+    Account,
     Call,
     Feed,
     Tally,
@@ -44,6 +45,8 @@ from mailrig.clients import (
     Timing,
     call_for,
     classify,
+    listed_message,
+    listing_path,
     pace,
     read_target,
     target_of,
@@ -233,8 +236,16 @@ class Load:
 
     def _do(self, arrival: Arrival, intended_ns: int) -> None:
         account, order = self._accounts[arrival.tenant], self._order
-        call = call_for(arrival, account, seed=order.scenario.seed, intended_ns=intended_ns, session=order.session)
         user, now_ns = f"user:{arrival.index}", time.time_ns()
+        call = call_for(
+            arrival,
+            account,
+            seed=order.scenario.seed,
+            intended_ns=intended_ns,
+            session=order.session,
+            keeps=order.scenario.system.keeps,
+            message_id=self._message(account) if arrival.f == "delete" else None,
+        )
         value = {**call.value, "lag_ns": now_ns - intended_ns}
         self._history.append("invoke", arrival.f, value, process=user, time_ns=now_ns)
         kind, known, error = classify(*self._send(call))
@@ -246,6 +257,11 @@ class Load:
             if early is not None and self._part.workers > 1:
                 self._complete(early)
             self._fire(*self._tally.accepted(known["task_id"], intended_ns))
+
+    def _message(self, account: Account) -> str | None:
+        """Something to delete; without it the request says so itself, and is refused."""
+        _, body, _ = self._gets.send("GET", listing_path(account), {"Authorization": f"Bearer {account.token}"}, b"")
+        return listed_message(body)
 
     def _send(self, call: Call) -> tuple[int | None, bytes, str | None]:
         try:

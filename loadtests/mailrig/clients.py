@@ -120,14 +120,41 @@ def pace(
         spawn(arrival, intended_ns)
 
 
-def call_for(arrival: Arrival, account: Account, *, seed: int, intended_ns: int, session: str) -> Call:
-    """The request of an arrival. ``session`` keeps the keys and traces of two runs on one stack apart."""
+def listing_path(account: Account) -> str:
+    """What is asked before a deletion: a message of the tenant that there is now."""
+    return f"/api/v1/{account.tenant}/email/messages?limit=1"
+
+
+def listed_message(body: bytes) -> str | None:
+    """The id of the message that a listing shows; None when there is none, or the answer is no listing."""
+    try:
+        messages = json.loads(body)["messages"]
+        return str(messages[0]["id"]) if messages else None
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def call_for(
+    arrival: Arrival,
+    account: Account,
+    *,
+    seed: int,
+    intended_ns: int,
+    session: str,
+    keeps: Callable[[str], bool] = lambda _trace_id: True,
+    message_id: str | None = None,
+) -> Call:
+    """The request of an arrival. ``session`` keeps the keys and traces of two runs on one stack apart.
+
+    ``keeps`` tells whether a trace is recorded, which its first caller decides: that is us. A deletion needs the
+    ``message_id`` that it is about.
+    """
     client_id, address = account.clients[arrival.client]
     trace_id, span_id = trace_ids(seed, arrival.index, session)
     key = f"{session}-{arrival.index}"
     headers = {
         "Authorization": f"Bearer {account.token}",
-        "traceparent": f"00-{trace_id}-{span_id}-01",
+        "traceparent": f"00-{trace_id}-{span_id}-{int(keeps(trace_id)):02x}",
         "Idempotency-Key": key,
         "Content-Type": "application/json",
     }
@@ -142,6 +169,10 @@ def call_for(arrival: Arrival, account: Account, *, seed: int, intended_ns: int,
     base = f"/api/v1/{account.tenant}/email"
     if arrival.f == "sync":
         return Call(path=f"{base}/clients/{client_id}/sync", headers=headers, body=b"", value=value)
+    if arrival.f == "delete":
+        return Call(
+            path=f"{base}/delete", headers=headers, body=json.dumps({"message_ids": [message_id]}).encode(), value=value
+        )
     attachments = list(account.attachment_ids[:1]) if arrival.attachment else []
     recipients = {"to": list(arrival.to), "cc": list(arrival.cc), "bcc": list(arrival.bcc)}
     content = {"subject": arrival.subject, "text": arrival.text, "attachment_ids": attachments}
@@ -161,9 +192,11 @@ def classify(status: int | None, body: bytes | None, error: str | None) -> tuple
     if status == _ACCEPTED:
         try:
             answer = json.loads(body or b"")
+            # A batch of one message is one task.
+            answer = answer["tasks"][0] if "tasks" in answer else answer
             known = {k: answer[k] for k in ("task_id", "message_id") if k in answer}
             return "ok", {"status": status, "task_id": known.pop("task_id"), **known}, None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, IndexError):
             return "info", {"status": status}, "the answer is not the JSON that was promised"
     if status in _CLIENT_ERRORS:
         return "fail", {"status": status}, _problem(body)

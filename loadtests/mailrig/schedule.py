@@ -35,7 +35,7 @@ class Arrival:
     index: int
     #: Seconds after the start of the warm-up.
     at_s: float
-    #: ``send`` or ``sync``.
+    #: ``send``, ``sync`` or ``delete``.
     f: str
     #: Index of the tenant in the population.
     tenant: int
@@ -70,12 +70,12 @@ def _stream(scenario: Scenario, op: LoadOp, number: int, population: Sequence[Se
     content = random.Random(f"{key}/content")  # noqa: S311  # reproducible on purpose
     mailboxes = _shuffled([(t, c) for t, boxes in enumerate(population) for c in range(len(boxes))], content)
     for turn, at_s in enumerate(_times(scenario.load, op, f"{key}/times")):
-        # Syncs take turns, so that every mailbox is synced whatever the seed; senders are drawn.
-        tenant, client = mailboxes[turn % len(mailboxes)] if op.f == "sync" else _pick(mailboxes, content)
+        # Syncs and deletions take turns, so that every mailbox is visited whatever the seed; senders are drawn.
+        tenant, client = mailboxes[turn % len(mailboxes)] if op.f != "send" else _pick(mailboxes, content)
         arrival = Arrival(
             index=0, at_s=at_s, f=op.f, tenant=tenant, client=client, warmup=at_s < scenario.load.warmup_s
         )
-        yield arrival if op.f == "sync" else _mail(arrival, op, turn, population[tenant], content)
+        yield arrival if op.f != "send" else _mail(arrival, op, turn, population[tenant], content)
 
 
 def _times(load: Load, op: LoadOp, key: str) -> Iterator[float]:

@@ -17,7 +17,7 @@ from mailrig.history import Op
 SEND_TASK: Final = "email_service.tasks.send_email"
 #: States of a job that are final (the audit view's words; the judge has its own copy on purpose).
 FINAL: Final = frozenset({"succeeded", "failed", "unknown"})
-_LOADS: Final = frozenset({"send", "sync"})
+_LOADS: Final = frozenset({"send", "sync", "delete"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Request:
 
     @property
     def f(self) -> str:
-        """``send`` or ``sync``."""
+        """``send``, ``sync`` or ``delete``."""
         return self.invoke.f
 
     @property

@@ -10,7 +10,7 @@ from typing import Any, Final
 from mailrig.scenario.errors import ScenarioError
 
 ARRIVALS: Final = ("poisson", "constant")
-OPS: Final = ("send", "sync")
+OPS: Final = ("send", "sync", "delete")
 SEVERITIES: Final = ("fail", "warn")
 NEMESIS_ACTIONS: Final = ("lose-message", "kill-child", "kill-parent")
 #: Processes of the system that a mutant may leave out.
@@ -23,7 +23,7 @@ _TENANTS: Final = ("acme", "globex", "initech", "umbrella")
 class LoadOp:
     """One stream of requests."""
 
-    #: ``send`` or ``sync``.
+    #: One of ``OPS``.
     f: str
     rate_per_s: float
     #: Recipients of one mail, To, Cc and Bcc together.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -15,6 +16,8 @@ from mailrig.clients import (
     Tally,
     call_for,
     classify,
+    listed_message,
+    listing_path,
     pace,
     read_target,
     trace_ids,
@@ -83,6 +86,22 @@ def test_a_sync_has_no_body_and_keeps_its_warm_up_mark():
     assert made.value["warmup"] is True
 
 
+def test_a_deletion_is_of_one_message_that_a_listing_showed():
+    message_id = listed_message(b'{"messages":[{"id":"m-1"},{"id":"m-2"}],"cursor":null}')
+    made = call(replace(SYNC, f="delete"), message_id=message_id)
+    assert (made.path, json.loads(made.body)) == ("/api/v1/acme/email/delete", {"message_ids": ["m-1"]})
+    assert listing_path(ACCOUNT) == "/api/v1/acme/email/messages?limit=1"
+
+
+@pytest.mark.parametrize("body", [b'{"messages":[]}', b"<html>", b"{}", b'{"messages":[{}]}', b"[]", b""])
+def test_without_a_message_there_is_nothing_to_delete(body):
+    assert listed_message(body) is None
+
+
+def test_a_trace_that_is_not_recorded_says_so_to_those_behind():
+    assert call(SEND, keeps=lambda _: False).headers["traceparent"].endswith("-00")
+
+
 def test_keys_and_traces_are_the_same_for_the_same_seed_and_differ_between_arrivals_seeds_and_sessions():
     assert call(SEND) == call(SEND)
     made = [call(SEND), call(SYNC), call(SEND, session="t")]
@@ -100,6 +119,14 @@ def test_no_repr_shows_a_token():
         "accepted": (
             (202, b'{"task_id":"t","message_id":"<m@x>","status_url":"/"}', None),
             ("ok", {"status": 202, "task_id": "t", "message_id": "<m@x>"}, None),
+        ),
+        "a batch of one is one task": (
+            (202, b'{"tasks":[{"task_id":"t","status_url":"/"}]}', None),
+            ("ok", {"status": 202, "task_id": "t"}, None),
+        ),
+        "a batch of none": (
+            (202, b'{"tasks":[]}', None),
+            ("info", {"status": 202}, "the answer is not the JSON that was promised"),
         ),
         "accepted, but nobody knows as what": (
             (202, b"<html>", None),
