@@ -148,7 +148,7 @@ def test_counters_equal_rows_whatever_was_killed_and_never_fall(trouble, battere
     sent = 'queue="send",task="send_email"'
     assert counted[f'mail_executions_total{{outcome="killed",{sent}}}'] >= 5
     assert counted[f'mail_executions_total{{outcome="retry",{sent}}}'] >= 2
-    assert counted[f'mail_execution_errors_total{{error_type="time-limit",{sent}}}'] == 1
+    assert counted[f'mail_execution_errors_total{{error_type="time-limit",{sent}}}'] >= 1
     assert counted['mail_recipients_total{state="unknown"}'] >= 2
     assert counted['mail_recipients_total{state="failed"}'] == 2
     assert counted['mail_smtp_replies_total{code="550"}'] == 2
