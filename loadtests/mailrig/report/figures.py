@@ -123,7 +123,8 @@ def _task(name: str, jobs: list[Row], ran: list[Row], created: Mapping[str, Any]
 def _due(row: Row, created: Mapping[str, Any]) -> int | None:
     """When an execution could have begun: its job was there, and it was due."""
     times = [time for time in (row.get("due_ns"), created.get(row["job_id"])) if isinstance(time, int)]
-    return max(times) if times else None
+    # The row of what beat began is made by the execution itself: it did not wait.
+    return min(max(times), row["started_ns"]) if times else None
 
 
 def recipients(folder: RunFolder) -> Counter[str]:

@@ -141,7 +141,7 @@ def waterfall_text(run_dir: Path, trace_id: str | None, *, width: int, color: bo
     """A trace as a tree with bars; without an id, what is worth a look, and then the slowest send.
 
     Raises:
-        RigError: no trace or task has this id; names the nearest ones. Or the run has no traces.
+        RigError: no trace, task or execution has this id; names the nearest ones. Or the run has no traces.
     """
     folder = load_folder(run_dir)
     parts: list[RenderableType] = []

@@ -8,6 +8,7 @@ from synthetic import MS, T0, S, span_line
 
 from mailrig.evidence import flatten_spans
 from mailrig.report import plot, words
+from mailrig.report.figures import tasks
 from mailrig.report.folder import RunFolder, load_folder
 from mailrig.report.markup import Markup, element
 from mailrig.report.timeline import Axis, axis, percentile, phases, requests
@@ -198,6 +199,15 @@ def test_entries_of_a_worker_that_died_are_held_by_nobody():
     worker = {"kind": "worker", "pid": 1}
     folder = RunFolder(path=None, queues=(sample,), processes=(worker | {"started_ns": 1}, worker | {"started_ns": 50}))
     assert held(folder) == [(100, 1)]
+
+
+def test_what_began_before_its_row_was_made_did_not_wait():
+    row = {
+        "execution_id": "x", "job_id": "j", "name": "periodic_sync", "queue": "periodic", "pid": 1,
+        "started_ns": T0, "ended_ns": T0 + S, "due_ns": T0 + 400 * MS,
+    }  # fmt: skip
+    folder = RunFolder(path=None, executions=(row,))
+    assert tasks(folder)[0].queue_ns == (0, 0)
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
