@@ -28,9 +28,6 @@ _log: Final = logging.getLogger(__name__)
 
 #: Spans that wait for a collector; about 4 MB.
 QUEUE_MAX: Final = 4096
-_BATCH: Final = 512
-#: Between two batches that are not full.
-_DELAY_MS: Final = 1000
 #: One request, its retries included.
 _REQUEST_S: Final = 5.0
 #: How long a process that ends waits for what has not been sent.
@@ -49,12 +46,9 @@ class Collector:
         # Threads share the counts.
         self._lock = threading.Lock()
         self._taken = self._refused = 0
-        self._batches = BatchSpanProcessor(
-            self._counted,
-            max_queue_size=QUEUE_MAX,
-            schedule_delay_millis=_DELAY_MS,
-            max_export_batch_size=_BATCH,
-        )
+        # 5 s between two batches, or OTEL_BSP_SCHEDULE_DELAY: a request costs some milliseconds in each process, and at
+        # one a second that was more than the spans themselves.
+        self._batches = BatchSpanProcessor(self._counted, max_queue_size=QUEUE_MAX)
 
     @property
     def lost(self) -> int:
