@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from mailrig.stack import MemorySampler, QueueSampler, StackError
-from mailrig.stack.samplers import _KEYS, QUEUES, STEPS, _Sampler, memory_of
+from mailrig.stack.samplers import _KEYS, QUEUES, STEPS, Sampler, memory_of
 
 
 def message(task_id):
@@ -32,7 +32,7 @@ def sampler(tmp_path, broker):
     return sampler
 
 
-class Scripted(_Sampler):
+class Scripted(Sampler):
     """Says what it was given, then waits to be stopped."""
 
     def __init__(self, path, samples, *, idle_s):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import uuid
 from dataclasses import replace
 
+import psutil
 import pytest
 import redis
 from prometheus_client import generate_latest
@@ -12,7 +15,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from email_service import counting, exporter, policy, signals
+from email_service import counting, exporter, policy, registry, signals
 from email_service.errors import DatabaseError
 from email_service.exporter import Cursor, Exporter, Inputs, collecting
 from email_service.exporter.broker import Ages, Depth
@@ -387,3 +390,19 @@ def test_a_sample_that_an_earlier_version_kept_under_other_labels_stays_away(rem
     served = caught_up(removing)
     assert "flavour" not in generate_latest(served.registry).decode()
     assert value(served, "mail_task_success_total", task="send_email", queue="send") == 0
+
+
+# --- workers, from the registry to the page
+
+
+def test_a_worker_of_this_host_is_shown_with_the_memory_of_its_processes(inputs):
+    facts = {
+        "pid": os.getpid(),
+        "host": "here",
+        "started_ns": int(psutil.Process().create_time() * 1e9),
+        "concurrency": 4,
+    }
+    entries = {b"mail@here": json.dumps(facts).encode()}
+    served = Exporter(replace(inputs, workers=lambda: registry.workers(entries, "here", now_ns=10**18)))
+    for kind in ("rss", "pss", "uss"):
+        assert value(served, "mail_worker_memory_bytes", worker="mail@here", process="main", kind=kind) > 1_000_000
