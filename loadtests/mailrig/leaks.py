@@ -87,22 +87,35 @@ class Searcher:
         """A line of ``leaks.jsonl``; ``unseen`` says what of the sink is out of reach."""
         row: Row = {"sink": sink, "bytes": 0, "places": 0, "secrets_searched": len(self._forms), "hits": []}
         found: Counter[tuple[str, str]] = Counter()
+        lines: dict[tuple[str, str], int] = {}
         error = None
         try:
             for name, group in itertools.groupby(pieces, key=lambda piece: piece[0]):
                 row["places"] += 1
-                row["bytes"] += self._search_place(name, (data for _, data in group), found)
+                row["bytes"] += self._search_place(name, (data for _, data in group), found, lines)
         except (OSError, redis.RedisError, psycopg.Error, psutil.Error) as err:
             # Never its words: they may quote what was searched.
             error = type(err).__name__
         row["hits"] = [
-            {"secret": secret, "sha256": self._hashes[secret], "where": where, "count": count}
+            {
+                "secret": secret,
+                "sha256": self._hashes[secret],
+                "where": where,
+                "line": lines[secret, where],
+                "count": count,
+            }
             for (secret, where), count in sorted(found.items())[:HITS_MAX]
         ]
         return {**row, "hits_total": len(found), "error": error, "unseen": unseen}
 
-    def _search_place(self, name: str, datas: Iterable[bytes], found: Counter[tuple[str, str]]) -> int:
-        size, tail = 0, b""
+    def _search_place(
+        self,
+        name: str,
+        datas: Iterable[bytes],
+        found: Counter[tuple[str, str]],
+        lines: dict[tuple[str, str], int],
+    ) -> int:
+        size, tail, line = 0, b"", 1
         for data in datas:
             size += len(data)
             window = tail + data
@@ -111,7 +124,10 @@ class Searcher:
                 count = sum(_count(window, needle, after=len(tail)) for needle in needles)
                 if count:
                     found[secret, name] += count
+                    first = min(place for needle in needles if (place := window.find(needle)) >= 0)
+                    lines.setdefault((secret, name), line + window.count(b"\n", 0, first))
             tail = window[-self._carried :] if self._carried else b""
+            line += window.count(b"\n", 0, len(window) - len(tail))
         return size
 
     def found_in(self, pieces: Pieces) -> list[str]:

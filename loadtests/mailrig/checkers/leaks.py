@@ -11,6 +11,8 @@ from mailrig.scenario import Contract, Scenario
 
 #: Places of which a run that was not searched there says nothing.
 SINKS: Final = ("logs", "spans", "metrics", "redis", "rows", "answers", "run")
+#: Those of them, and others, that are files, where a line's number helps.
+_FILES: Final = frozenset({"logs", "spans", "run", "reports"})
 
 
 def secrets_leaked(evidence: Evidence, _contract: Contract, _scenario: Scenario) -> Measurement:
@@ -24,8 +26,9 @@ def secrets_leaked(evidence: Evidence, _contract: Contract, _scenario: Scenario)
 
 def _cases(row: Row) -> Iterator[str]:
     for hit in row["hits"]:
+        line = f":{hit['line']}" if row["sink"] in _FILES else ""
         times = f", {hit['count']} times" if hit["count"] > 1 else ""
-        yield f"{hit['secret']} (SHA-256 {hit['sha256']}...) is in {row['sink']}: {hit['where']}{times}"
+        yield f"{hit['secret']} (SHA-256 {hit['sha256']}...) is in {row['sink']}: {hit['where']}{line}{times}"
     if (more := row["hits_total"] - len(row["hits"])) > 0:
         yield from (f"one of {more} more in {row['sink']}" for _ in range(more))
 

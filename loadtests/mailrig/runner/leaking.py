@@ -61,6 +61,7 @@ class LeakSearch:
         self._folder = folder
         self._searcher = Searcher({})
         self._rows: list[Row] = []
+        self._unseen_logs = ""
 
     def live(self, stack: RunningStack, accounts: Sequence[Account]) -> None:
         """What only a running stack can show: its rows, its broker, its metrics, its answers, its command lines."""
@@ -72,7 +73,10 @@ class LeakSearch:
         if stack.broker_dir is not None:
             search("redis log", leaks.file_pieces(stack.broker_dir))
         search("answers", leaks.answer_pieces(stack.api_url, accounts))
-        search("command lines", leaks.command_lines(stack.pids))
+        if stack.pids:
+            search("command lines", leaks.command_lines(stack.pids))
+        else:
+            self._unseen_logs = "the logs of the service's processes, which others started"
         self._search_rows(told, [*(account.tenant for account in accounts), "system"])
 
     def _search_rows(self, told: Mapping[str, str], tenants: Sequence[str]) -> None:
@@ -93,7 +97,7 @@ class LeakSearch:
         """What is on disk once all processes have ended, the run's folder included."""
         spans = self._folder / "evidence" / "spans.jsonl"
         logs = self._folder / "logs"
-        self._search("logs", leaks.file_pieces(logs))
+        self._search("logs", leaks.file_pieces(logs), unseen=self._unseen_logs)
         # Span files have torn lines, too, which the evidence leaves out.
         self._search("spans", leaks.file_pieces(*([span_dir] if span_dir is not None else []), spans))
         self._search("run", leaks.file_pieces(self._folder, without=lambda p: p == spans or logs in p.parents))

@@ -49,6 +49,13 @@ def test_a_secret_is_found_across_the_pieces_of_a_place_and_counted_once():
         assert (row["bytes"], row["places"]) == (len(text), 1)
 
 
+@pytest.mark.parametrize("size", [1, 5, 40, 4000])
+def test_a_hit_names_the_line_that_it_is_first_on(size):
+    text = b"one\n" * 41 + b"two " + SECRET.encode() + b" three\n" * 9 + SECRET.encode()
+    row = Searcher({"it": SECRET}).search("s", (("here", text[k : k + size]) for k in range(0, len(text), size)))
+    assert [(hit["line"], hit["count"]) for hit in row["hits"]] == [(42, 2)]
+
+
 def test_the_end_of_one_place_and_the_beginning_of_the_next_are_no_secret():
     half = len(SECRET) // 2
     pieces = [("one", SECRET[:half].encode()), ("two", SECRET[half:].encode())]
@@ -160,7 +167,7 @@ def test_links_are_not_followed_out_of_the_folder(tmp_path):
 # --- the judge
 
 CLEAN = {"bytes": 10, "places": 1, "secrets_searched": 15, "hits": [], "hits_total": 0, "error": None, "unseen": ""}
-HIT = {"secret": "password of ann", "sha256": "5f2ab6c1", "where": "worker.log", "count": 3}
+HIT = {"secret": "password of ann", "sha256": "5f2ab6c1", "where": "worker.log", "line": 7, "count": 3}
 
 
 def judged(*changed, without=()):
@@ -178,7 +185,7 @@ def test_no_hit_in_any_sink_is_zero():
 def test_each_hit_is_told_with_its_place_and_how_often():
     measured = judged({"sink": "logs", "hits": [HIT], "hits_total": 1})
     assert [sample.value for sample in measured.samples] == [1]
-    assert measured.examples == ("password of ann (SHA-256 5f2ab6c1...) is in logs: worker.log, 3 times",)
+    assert measured.examples == ("password of ann (SHA-256 5f2ab6c1...) is in logs: worker.log:7, 3 times",)
 
 
 def test_hits_beyond_those_that_are_shown_count_too():
