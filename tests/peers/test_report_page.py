@@ -259,6 +259,17 @@ def test_this_browser_would_have_told_of_errors_and_of_requests(browser, tmp_pat
     assert tab.requested() == ["http://mail.invalid/x.png"]
 
 
+def test_these_checks_would_have_found_faint_text_and_a_page_that_is_too_wide(browser, tmp_path):
+    bad = tmp_path / "bad.html"
+    faint, wide = "<p style='color:#999'>faint</p>", "<div style='width:900px'>wide</div>"
+    bad.write_text(f"<body style='background:#fff'><main>{faint}{wide}</main>")
+    tab = browser.open(bad.as_uri(), width=400)
+    assert tab.ask(_CONTRAST)[0] == [2.85, "", "faint"]
+    too_wide, out = tab.ask(_WIDE)
+    assert too_wide > 0
+    assert out == ["DIV wide"]
+
+
 def test_a_script_that_got_into_the_page_would_not_run(browser, run, tmp_path):
     copy = tmp_path / "injected.html"
     text = (run / "report.html").read_text()

@@ -29,7 +29,9 @@ def jaeger_url(run: Mapping[str, Any]) -> str | None:
         parts = urlsplit(url)
     except ValueError:
         return None
-    return url.rstrip("/") if parts.scheme in {"http", "https"} and parts.hostname and not parts.query else None
+    plain = parts.scheme in {"http", "https"} and parts.hostname and not parts.query
+    # One with a password is for whoever has it, not for a page that is passed on.
+    return url.rstrip("/") if plain and "@" not in parts.netloc else None
 
 
 def trace_of(folder: RunFolder) -> dict[str, str]:

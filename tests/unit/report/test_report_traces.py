@@ -314,6 +314,7 @@ def test_a_known_id_inside_a_case_is_a_link_and_all_else_stays_text(run_dir):
         ("https://traces.example/jaeger/", "https://traces.example/jaeger"),
         ("javascript:alert(1)//", None),
         ("http://[half", None),
+        ("http://user:secret@traces.example", None),
         ("//traces.example", None),
         (7, None),
         (None, None),
