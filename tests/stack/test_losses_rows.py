@@ -55,6 +55,16 @@ class Bench:
             session.commit()
         return freed
 
+    def run_out(self, job_id):
+        with self.rows.session(self.scope) as session:
+            query = text("UPDATE jobs SET lease_until = clock_timestamp() - interval '1 s' WHERE id = :id")
+            session.execute(query, {"id": job_id})
+            session.commit()
+
+    def last_of(self, job_id):
+        with self.system.session(SYSTEM) as session:
+            return jobs.last_of(session, job_id, host=self.holder.host, node=self.holder.node, pid=100)
+
     def executions(self, job_id):
         with self.rows.session(self.scope) as session:
             return [(e["outcome"], e["error_type"]) for e in jobs.status(session, self.scope, job_id)["executions"]]
@@ -77,6 +87,38 @@ def test_a_dead_process_frees_its_job_at_once_and_no_other(bench):
     assert bench.executions(living.job_id) == [(None, None)]
     assert bench.begin(dead.job_id).ordinal == 2
     assert bench.begin(living.job_id) is None
+
+
+def test_a_lease_tells_once_of_the_dead_that_it_ended(bench):
+    """With all that a span needs, as the dead wrote none."""
+    first = bench.begin()
+    bench.run_out(first.job_id)
+    second = bench.begin(first.job_id)
+    (dead,) = second.vanished
+    assert (dead.execution_id, dead.ordinal, dead.outcome, dead.error_type) == (
+        first.execution_id,
+        1,
+        "killed",
+        "worker-lost",
+    )
+    assert (dead.span_id, dead.tenant_id, dead.pid) == ("a" * 16, bench.scope.tenant_id, 100)
+    assert dead.due_at <= dead.started_at <= dead.ended_at
+    bench.run_out(first.job_id)
+    assert [one.execution_id for one in bench.begin(first.job_id).vanished] == [second.execution_id]
+
+
+def test_what_a_dead_process_had_ended_is_known_and_what_was_ended_for_it_is_not_its_own(bench):
+    lease = bench.begin()
+    assert bench.last_of(lease.job_id) is None
+    with bench.rows.session(bench.scope) as session:
+        ending = jobs.Ending(outcome="succeeded", ended_at=datetime.now(UTC))
+        jobs.finish(session, lease, ending, state="succeeded", outcome="sent")
+        session.commit()
+    last = bench.last_of(lease.job_id)
+    assert (last.outcome, last.error_type, last.ended_at) == ("succeeded", None, ending.ended_at)
+    killed = bench.begin()
+    bench.cut_off(100)
+    assert bench.last_of(killed.job_id) is None
 
 
 def test_a_namesake_on_another_node_is_left_alone(bench):
