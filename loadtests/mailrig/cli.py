@@ -285,7 +285,7 @@ def _up(arguments: argparse.Namespace) -> int:
             time_scale=arguments.time_scale,
             environment=runner.traced(arguments.jaeger, arguments.otlp),
         ) as (stack, accounts):
-            print(_urls(stack, accounts, logs), flush=True)
+            print(_urls(stack, accounts, logs, jaeger=arguments.jaeger), flush=True)
             is_up, tick = True, threading.Event()
             while not tick.wait(0.2):
                 if stack.broken is not None:
@@ -298,10 +298,11 @@ def _up(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _urls(stack: Stack, accounts: Sequence[Account], logs: Path) -> str:
+def _urls(stack: Stack, accounts: Sequence[Account], logs: Path, *, jaeger: str | None) -> str:
     rows = [
         ("API", stack.api_url),
         ("metrics", stack.exporter_url),
+        *([("traces", jaeger)] if jaeger else []),
         ("SMTP", f"{stack.smtp[0]}:{stack.smtp[1]}"),
         ("IMAP", f"{stack.imap[0]}:{stack.imap[1]}"),
         ("fakes' control", stack.control_url),

@@ -106,7 +106,7 @@ def _spans(plan: Plan, span_dir: Path, screen: Screen, evidence: Path) -> Path |
             Borrowed(evidence).from_files(mounted, copy)
         elif plan.jaeger is not None:
             screen.step("reading spans from Jaeger")
-            Borrowed(evidence).from_jaeger(plan.jaeger, copy)
+            Borrowed(evidence, plan.scenario.system.keeps).from_jaeger(plan.jaeger, copy)
         else:
             return None
     except JaegerError as err:

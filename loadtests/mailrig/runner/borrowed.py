@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -42,15 +42,17 @@ def own_entries(ledger: Iterable[Row], tenants: Sequence[str], *, since_ns: int)
 class Borrowed:
     """The spans of a run, from span files of others' or from their Jaeger."""
 
-    def __init__(self, evidence: Path) -> None:
-        """``evidence`` has the rows already."""
+    def __init__(self, evidence: Path, keeps: Callable[[str], bool] = lambda _trace_id: True) -> None:
+        """``evidence`` has the rows already; ``keeps`` tells whether a trace is one that is recorded."""
         lines = (evidence / "executions.jsonl").read_text(encoding="utf-8").splitlines()
         executions = [json.loads(line) for line in lines]
         self._executions = {row["execution_id"] for row in executions}
         self._traces = {row["trace_id"] for row in executions}
         #: Executions whose own process wrote their span, by trace.
         self._awaited = {
-            (row["trace_id"], row["span_id"]) for row in executions if row["outcome"] not in {"killed", None}
+            (row["trace_id"], row["span_id"])
+            for row in executions
+            if row["outcome"] not in {"killed", None} and keeps(row["trace_id"])
         }
 
     def from_files(self, span_dir: Path, out: Path) -> None:

@@ -123,14 +123,13 @@ def make_plan(options: RunOptions) -> Plan:
         RigError: it can't be made as asked; one line says why.
     """
     _check_combination(options)
-    base = load_scenario(options.scenario)
     attachment = Attachment.read(os.environ) if options.attach else None
     jaeger_url = options.jaeger or (attachment.jaeger_url if attachment else None)
     scenario = with_overrides(
-        base,
+        load_scenario(options.scenario),
         seed=options.seed,
         nemesis=options.nemesis,
-        time_scale=_time_scale(base, attachment),
+        system=_as_it_runs(attachment) if attachment else {},
         gates=JAEGER_GATE if jaeger_url and (attachment is None or attachment.span_dir) else "",
     )
     contract = load_contract()
@@ -182,11 +181,9 @@ def _knock(jaeger: Jaeger | None, otlp: Otlp | None) -> None:
         otlp.check()
 
 
-def _time_scale(scenario: Scenario, attachment: Attachment | None) -> float | None:
-    """The stack's own, where it was not started by us and not as the scenario would."""
-    if attachment is None or attachment.time_scale == scenario.system.time_scale:
-        return None
-    return attachment.time_scale
+def _as_it_runs(attachment: Attachment) -> dict[str, float]:
+    """What the stack was told by whoever started it, whatever the scenario would tell one."""
+    return {"time_scale": attachment.time_scale, "trace_sample": attachment.trace_sample}
 
 
 def _among_others(scenario: Scenario) -> Scenario:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from fakemail.faults import FaultError, parse_fault
@@ -87,10 +88,12 @@ def with_overrides(
     *,
     seed: int | None = None,
     nemesis: Sequence[str] = (),
-    time_scale: float | None = None,
+    system: Mapping[str, float] = MappingProxyType({}),
     gates: str = "",
 ) -> Scenario:
-    """The scenario with another seed, time scale, more faults (``ACTION@SECONDS``) and gates; its text says so too.
+    """The scenario with another seed, other numbers of the system, more faults (``ACTION@SECONDS``) and gates.
+
+    Its text says so too.
 
     Raises:
         ScenarioError: an action is not known, or its time is not a number.
@@ -98,9 +101,9 @@ def with_overrides(
     text = scenario.text
     if seed is not None:
         text = re.sub(r"(?m)^seed\s*=\s*\S+", f"seed = {seed}", text, count=1)
-    if time_scale is not None:
-        text = re.sub(r"(?m)^time_scale\s*=.*\n", "", text, count=1)
-        text = re.sub(r"(?m)^\[system\].*$", f"[system]\ntime_scale = {time_scale}", text, count=1)
+    for key, value in system.items():
+        text = re.sub(rf"(?m)^{key}\s*=.*\n", "", text, count=1)
+        text = re.sub(r"(?m)^\[system\].*$", f"[system]\n{key} = {value}", text, count=1)
     for argument in nemesis:
         action, _, at_s = argument.partition("@")
         if action not in NEMESIS_ACTIONS or not re.fullmatch(r"\d+(\.\d+)?", at_s):

@@ -35,7 +35,13 @@ VARIABLES: Final = (
     "MAILRIG_API_URL", "MAILRIG_CONTROL_URL", "MAILRIG_EXPORTER_URL", "MAILRIG_SMTP", "MAILRIG_IMAP",
     "DATABASE_AUDIT_URL", "DATABASE_SYSTEM_URL", "MAIL_TOKEN_SECRET", "REDIS_URL",
 )  # fmt: skip
-OPTIONAL: Final = ("MAILRIG_JAEGER_URL", "MAILRIG_JAEGER_LINK", "MAILRIG_SPAN_DIR", "MAILRIG_TIME_SCALE")
+OPTIONAL: Final = (
+    "MAILRIG_JAEGER_URL",
+    "MAILRIG_JAEGER_LINK",
+    "MAILRIG_SPAN_DIR",
+    "MAILRIG_TIME_SCALE",
+    "MAIL_TRACE_SAMPLE",
+)
 TIMEOUT_S: Final = 5.0
 #: Between two readings of the exporter, seconds: workers tell their memory no more often.
 MEMORY_EVERY_S: Final = 2.0
@@ -69,6 +75,7 @@ class Attachment:
     span_dir: Path | None
     #: As its processes were told.
     time_scale: float
+    trace_sample: float
 
     @classmethod
     def read(cls, env: Mapping[str, str]) -> Attachment:
@@ -84,7 +91,7 @@ class Attachment:
         return cls(
             api_url=_url(env, "MAILRIG_API_URL"),
             control_url=_url(env, "MAILRIG_CONTROL_URL"),
-            exporter_url=_url(env, "MAILRIG_EXPORTER_URL"),
+            exporter_url=_url(env, "MAILRIG_EXPORTER_URL").removesuffix("/metrics"),
             smtp=_address(env, "MAILRIG_SMTP"),
             imap=_address(env, "MAILRIG_IMAP"),
             redis_url=env["REDIS_URL"].rstrip("/"),
@@ -92,7 +99,8 @@ class Attachment:
             jaeger_url=jaeger_url,
             jaeger_link=env.get("MAILRIG_JAEGER_LINK") or jaeger_url,
             span_dir=_folder("MAILRIG_SPAN_DIR", span_dir),
-            time_scale=_time_scale(env.get("MAILRIG_TIME_SCALE") or "1"),
+            time_scale=_number(env, "MAILRIG_TIME_SCALE", 0.05, "the MAIL_TIME_SCALE of the stack"),
+            trace_sample=_number(env, "MAIL_TRACE_SAMPLE", 0, "as the stack has it"),
         )
 
 
@@ -125,16 +133,16 @@ def _folder(name: str, value: str | None) -> Path | None:
     return Path(value).absolute()
 
 
-def _time_scale(text: str) -> float:
+def _number(env: Mapping[str, str], name: str, least: float, what: str) -> float:
+    """A number of the service's own, up to 1, which is what it has unless it is told otherwise."""
+    text = env.get(name) or "1"
     try:
-        scale = float(text)
+        value = float(text)
     except ValueError:
-        scale = 0.0
-    if not 0.05 <= scale <= 1:  # noqa: PLR2004  # the service's own bounds
-        raise StackError(
-            f"MAILRIG_TIME_SCALE = {text} is not a number from 0.05 to 1: the MAIL_TIME_SCALE of the stack"
-        )
-    return scale
+        value = float("nan")
+    if not least <= value <= 1:
+        raise StackError(f"{name} = {text} is not a number from {least:g} to 1: {what}")
+    return value
 
 
 class AttachedStack:

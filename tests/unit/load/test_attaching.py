@@ -21,7 +21,7 @@ from mailrig.stack.attached import _samples
 ENV = {
     "MAILRIG_API_URL": "http://api:8000/",
     "MAILRIG_CONTROL_URL": "http://mail:3080",
-    "MAILRIG_EXPORTER_URL": "http://exporter:9100",
+    "MAILRIG_EXPORTER_URL": "http://exporter:9540/metrics",
     "MAILRIG_SMTP": "mail:3025",
     "MAILRIG_IMAP": "[::1]:3143",
     "DATABASE_AUDIT_URL": "postgresql://mail_audit:secret-one@db/mail",
@@ -39,6 +39,7 @@ def test_a_stack_is_told_by_the_environment_and_no_secret_is_shown(tmp_path):
     env = {**ENV, "MAILRIG_JAEGER_URL": "http://jaeger:16686", "MAILRIG_SPAN_DIR": str(tmp_path)}
     found = Attachment.read({**env, "MAILRIG_TIME_SCALE": "0.5"})
     assert (found.api_url, found.smtp, found.imap) == ("http://api:8000", ("mail", 3025), ("::1", 3143))
+    assert found.exporter_url == "http://exporter:9540"
     assert (found.redis_url, found.time_scale) == ("redis://:secret-four@redis:6379", 0.5)
     assert (found.jaeger_url, found.jaeger_link) == ("http://jaeger:16686", "http://jaeger:16686")
     assert not any(secret in repr(found) for secret in SECRETS)
@@ -96,6 +97,8 @@ def test_tenants_get_names_that_nobody_has_and_the_stack_s_own_time_scale_is_the
     assert made[0].scenario.system.time_scale == 0.25
     assert "time_scale = 0.25" in made[0].scenario.text
     assert made[0].facts == {"attached": True}
+    monkeypatch.setenv("MAIL_TRACE_SAMPLE", "0.1")
+    assert make_plan(RunOptions(scenario="compose", attach=True)).scenario.system.trace_sample == 0.1
 
 
 @pytest.mark.usefixtures("attached")
