@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -337,7 +337,8 @@ def _lease(
             jobs.adopt(session, scope, job, time_scale=tools.settings.time_scale)
         lease = _take(session, runtime, scope, delivery)
         if lease is None and jobs.release_dead(session, runtime.holder.host, runtime.alive, only=delivery.job_id):
-            lease = _take(session, runtime, scope, delivery)
+            # The first try may have waited for what the dead had locked: its start would be in the dead one's lifetime.
+            lease = _take(session, runtime, scope, replace(delivery, started_at=tools.clock()))
         session.commit()
     if lease is not None:
         jobs.tell(lease.vanished)

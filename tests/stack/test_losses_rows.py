@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import uuid
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import text
+from use_cases import HOLDER
 
-from email_service import jobs, losses
+from email_service import jobs, losses, policy, tasks
 from email_service.config import settings_from
 from email_service.tenancy import SYSTEM, Scope
 
@@ -191,3 +194,20 @@ def test_a_row_that_the_dead_still_hold_is_not_waited_for_long(postgres, bench, 
         jobs.hold(session, lease)
         assert losses.put_back(settings(postgres, bench), lambda _pid, _start: False) == 0
     assert losses.put_back(settings(postgres, bench), lambda _pid, _start: False) == 1
+
+
+def test_an_execution_that_takes_over_from_a_dead_one_starts_after_its_death(desk):
+    """Its first try may have waited long for what the dead had locked."""
+    work = desk.lease(desk.enqueue("sync_emails"))
+    moments = [work.lease.started_at + timedelta(seconds=n) for n in (10, 20)]
+    readings = iter(moments)
+    runtime = tasks.Runtime(
+        tools=replace(desk.tools, clock=lambda: next(readings)), holder=HOLDER, alive=lambda _pid, _start: False
+    )
+    rule = policy.TASKS["email_service.tasks.sync_emails"]
+    request = SimpleNamespace(id=str(work.lease.job_id))
+    lease = tasks._lease(runtime, rule, desk.scope, request, received_ns=0, span_id="c" * 16)
+    assert [one.execution_id for one in lease.vanished] == [work.lease.execution_id]
+    assert lease.started_at == moments[1]
+    query = "SELECT started_at FROM executions WHERE id = :id"
+    assert desk.rows(query, id=lease.execution_id) == [{"started_at": moments[1]}]
