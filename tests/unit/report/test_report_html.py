@@ -290,8 +290,14 @@ def big(tmp_path_factory) -> Path:
     return folder
 
 
-def test_a_big_run_is_thinned_below_three_megabytes_and_says_so(big):
-    page = page_of(big)
+@pytest.fixture(scope="module")
+def big_page(big) -> Page:
+    """Its page, which two tests look at."""
+    return page_of(big)
+
+
+def test_a_big_run_is_thinned_below_three_megabytes_and_says_so(big, big_page):
+    page = big_page
     assert (big / "report.html").stat().st_size < 3_000_000
     assert len([item for item in page.classed("bar") if "data-tip" in item[1]]) == 3000
     assert "short successes" in page.text
@@ -299,9 +305,8 @@ def test_a_big_run_is_thinned_below_three_megabytes_and_says_so(big):
     assert "this page thins big runs" in page.text
 
 
-def test_thinning_keeps_the_highest_sample(big):
-    page = page_of(big)
-    descriptions = [text for text in page.texts if text.startswith("Highest depth")]
+def test_thinning_keeps_the_highest_sample(big_page):
+    descriptions = [text for text in big_page.texts if text.startswith("Highest depth")]
     assert descriptions == ["Highest depth: send 900."]
 
 
