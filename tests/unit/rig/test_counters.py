@@ -13,7 +13,8 @@ SEND = "email_service.tasks.send_email"
 PLACE = {"name": SEND, "queue": "send", "trace_id": "a" * 32, "trace_flags": "01"}
 EXECUTION = {
     "execution_id": "e", "job_id": "j", "name": SEND, "queue": "send", "ordinal": 1, "due_ns": 0,
-    "started_ns": 2 * 10**9, "ended_ns": 3 * 10**9, "outcome": "unknown", "error_type": "delivery-unknown", "steps": {"smtp.send": 0.25},
+    "started_ns": 2 * 10**9, "ended_ns": 3 * 10**9, "outcome": "unknown", "error_type": "delivery-unknown",
+    "steps": {"smtp.send": 0.25},
 }  # fmt: skip
 JOB = {
     "job_id": "j", "name": SEND, "queue": "send", "state": "succeeded", "error_type": None, "failures": 0,
