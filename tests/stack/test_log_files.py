@@ -24,27 +24,27 @@ def lines_of(path, *containing):
 
 
 def test_a_worker_writes_the_document_s_four_lines_to_the_document_s_file(live, tmp_path, no_faults):
-    """A sync that times out at first: its main process and its child write to one file."""
-    hung = {"id": "t", "point": "imap.connect", "when": {"first": 1}, "action": {"delay_ms": 60_000}}
-    options = {"MAIL_LOG_FORMAT": "text", "MAIL_LOG_DIR": str(tmp_path / "logs"), "MAIL_TIMEOUT_S": "0.3"}
-    arguments = ("--node", NODE, "--queues", "sync", "--concurrency", "1")
+    """Its main process and its child write to one file. A send, since beat asks for syncs when it likes."""
+    hung = {"id": "t", "point": "smtp.connect", "when": {"first": 1}, "action": {"delay_ms": 60_000}}
+    options = {"MAIL_LOG_FORMAT": "text", "MAIL_LOG_DIR": str(tmp_path / "logs"), "MAIL_TIMEOUT_S": "1"}
+    arguments = ("--node", NODE, "--queues", "send", "--concurrency", "1")
     log = tmp_path / "logs" / "celery-worker.log"
-    with deaf(celery_of(live), "sync"), process(live, tmp_path, "worker", *arguments, **options) as worker:
+    with deaf(celery_of(live), "send"), process(live, tmp_path, "worker", *arguments, **options) as worker:
         live.fakes.put_faults([hung])
-        task_id = live.sync(live.accounts[0])["task_id"]
+        task_id = live.send(live.accounts[0])["task_id"]
         assert live.settled(live.accounts[0], task_id)["state"] == "succeeded"
         until(lambda: lines_of(log, "completed"), what="the last line")
         written = lines_of(log)
         assert set(written) <= set(worker.log.splitlines())
-    life = [line for line in written if re.match(MOMENT + r"\w+ \[(task_p\w+_handler|sync_emails)\]", line)]
+    life = [line for line in written if re.match(MOMENT + r"\w+ \[(task_p\w+_handler|send_email)\]", line)]
     told = [re.sub(MOMENT, "", line, count=1) for line in life]
-    starting = f"INFO [task_prerun_handler] Task sync_emails starting (task_id={task_id})"
+    starting = f"INFO [task_prerun_handler] Task send_email starting (task_id={task_id})"
     assert told == [
         starting,
-        "ERROR [sync_emails] Connection failed: timeout",
-        "INFO [sync_emails] Retrying in 0.25 seconds...",
+        "ERROR [send_email] Connection failed: timeout",
+        "INFO [send_email] Retrying in 0.25 seconds...",
         starting,
-        "INFO [task_postrun_handler] Task sync_emails completed",
+        "INFO [task_postrun_handler] Task send_email completed",
     ]
     received = [line for line in written if "[celery.worker.strategy]" in line and task_id in line]
     assert len(received) == 2
