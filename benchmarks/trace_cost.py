@@ -3,10 +3,10 @@
 Arms, each a stack that is up all the time: ``off`` (neither a directory nor a collector: no span is made, nothing is
 instrumented), ``off again`` (the same once more: what the ratio of two equal arms looks like here), ``unsampled``
 (MAIL_TRACE_SAMPLE=0) and ``full`` (span files); on demand ``collector`` (OTLP to one that takes all, in the generator;
-its spans are not counted). They take turns, forwards and backwards (ABBA), with the same arrivals
-of the same message of 20 kB in each round, and a round's arms are compared with each other. Prints the CPU time of a
-send as a ratio to ``off`` with its bootstrap interval (95 %), for all processes of the service and for those that run
-tasks; how long accepting and sending took; spans a send, and executions without their span.
+its spans are not counted). They take turns in an order that is drawn, forwards and backwards (ABBA), with the same
+arrivals of the same message of 20 kB in each round, and a round's arms are compared with each other. Prints the CPU
+time of a send as a ratio to the first arm with its bootstrap interval (95 %), for all processes of the service and for
+those that run tasks; how long accepting and sending took; spans a send, and executions without their span.
 Called by people. Never does: judge.
 """
 
@@ -21,6 +21,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -67,9 +68,8 @@ class Arm:
     span_dir: Path
     accounts: list[Account]
     session: aiohttp.ClientSession
-    #: CPU milliseconds of one send: in the service's processes, and in those that run tasks.
-    service_ms: list[float] = field(default_factory=list)
-    task_ms: list[float] = field(default_factory=list)
+    #: CPU milliseconds of one send, turn by turn, by kind of process.
+    cpu_ms: list[Mapping[str, float]] = field(default_factory=list)
     accept_ms: list[float] = field(default_factory=list)
     sends: int = 0
 
@@ -165,9 +165,12 @@ async def _measure(stacks: Mapping[str, tuple[Stack, Path]], arguments: argparse
             # Imports, pools and the first connections are nobody's send.
             await _load(arm, arguments.rate, 3.0, arguments.seed)
             arm.accept_ms.clear()
-        rounds = max(2, round(arguments.seconds / TURN_S / len(arms)))
+        rounds = 2 * max(1, round(arguments.seconds / TURN_S / len(arms) / 2))
+        chance, order = random.Random(arguments.seed), arms  # noqa: S311  # the order of the arms
         for number in range(rounds):
-            for arm in arms if number % 2 == 0 else reversed(arms):
+            # Forwards and backwards in an order that changes: the first and the last would always follow themselves.
+            order = chance.sample(arms, k=len(arms)) if number % 2 == 0 else order[::-1]
+            for arm in order:
                 await _turn(arm, arguments.rate, arguments.seed + number)
         return arms
 
@@ -182,8 +185,7 @@ async def _turn(arm: Arm, rate_per_s: float, seed: int) -> None:
     before = _cpu_ms(arm.stack)
     sends = await _load(arm, rate_per_s, TURN_S, seed)
     after = _cpu_ms(arm.stack)
-    arm.service_ms.append((sum(after.values()) - sum(before.values())) / sends)
-    arm.task_ms.append((after["tasks"] - before["tasks"]) / sends)
+    arm.cpu_ms.append({kind: (spent - before[kind]) / sends for kind, spent in after.items()})
 
 
 async def _load(arm: Arm, rate_per_s: float, seconds: float, seed: int) -> int:
@@ -229,14 +231,14 @@ async def _send(arm: Arm, account: Account) -> None:
 
 
 def _cpu_ms(stack: Stack) -> dict[str, float]:
-    """CPU time so far: of the processes that run tasks, and of the service's others."""
-    spent = {"tasks": 0.0, "others": 0.0}
+    """CPU time so far by kind of process; ``tasks`` are the worker's children."""
+    spent: dict[str, float] = defaultdict(float)
     for kind, pid in stack.pids.items():
         if kind not in NEIGHBOURS:
             process = psutil.Process(pid)
-            spent["others"] += _spent_ms(process)
+            spent[kind] += _spent_ms(process)
             for child in process.children(recursive=True):
-                spent["tasks" if kind == "worker" else "others"] += _spent_ms(child)
+                spent["tasks" if kind == "worker" else kind] += _spent_ms(child)
     return spent
 
 
@@ -255,18 +257,25 @@ def _spent_ms(process: psutil.Process) -> float:
 def _result(arm: Arm, base: Arm, seed: int) -> dict[str, Any]:
     spans, executions, lost, ran_ms = arm.kept()
     return {
-        "rounds": len(arm.service_ms),
+        "rounds": len(arm.cpu_ms),
         "sends": arm.sends,
-        "service_ms": statistics.fmean(arm.service_ms),
-        "task_ms": statistics.fmean(arm.task_ms),
-        "service_ratio": _ratio(arm.service_ms, base.service_ms, seed),
-        "task_ratio": _ratio(arm.task_ms, base.task_ms, seed),
+        "cpu_ms": {kind: statistics.fmean(turn[kind] for turn in arm.cpu_ms) for kind in arm.cpu_ms[0]},
+        "all_ratio": _ratio(_all(arm), _all(base), seed),
+        "tasks_ratio": _ratio(_tasks(arm), _tasks(base), seed),
         "accept_ms": _quantiles(arm.accept_ms),
         "run_ms": _quantiles(ran_ms),
         "spans_per_send": spans / executions,
         # An arm without any span was not to have one.
         "executions_without_span": lost if spans else 0,
     }
+
+
+def _all(arm: Arm) -> list[float]:
+    return [sum(turn.values()) for turn in arm.cpu_ms]
+
+
+def _tasks(arm: Arm) -> list[float]:
+    return [turn["tasks"] for turn in arm.cpu_ms]
 
 
 def _ratio(arm: Sequence[float], base: Sequence[float], seed: int) -> tuple[float, float, float]:
@@ -287,9 +296,10 @@ def _quantiles(values: Sequence[float]) -> tuple[float, float]:
 
 def _print(name: str, result: Mapping[str, Any]) -> None:
     print(f"{name}: {result['sends']} sends in {result['rounds']} rounds")
-    for what, label in (("service", "all processes"), ("task", "task processes")):
+    for what, spent_ms in (("all", sum(result["cpu_ms"].values())), ("tasks", result["cpu_ms"]["tasks"])):
         ratio, low, high = result[f"{what}_ratio"]
-        print(f"  CPU of a send, {label}: {result[f'{what}_ms']:.2f} ms, x {ratio:.3f} ({low:.3f} to {high:.3f})")
+        print(f"  CPU of a send, {what}: {spent_ms:.2f} ms, x {ratio:.3f} ({low:.3f} to {high:.3f})")
+    print("  " + ", ".join(f"{kind} {ms:.2f}" for kind, ms in result["cpu_ms"].items()))
     (accept50, accept95), (run50, run95) = result["accept_ms"], result["run_ms"]
     print(f"  accepted after p50 {accept50:.1f}, p95 {accept95:.1f} ms; ran p50 {run50:.1f}, p95 {run95:.1f} ms")
     lost = result["executions_without_span"]
