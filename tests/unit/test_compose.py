@@ -168,6 +168,14 @@ def test_the_observers_find_one_another():
         assert list(rules.observers_find_one_another(*altered, COMPOSE))
 
 
+def test_whoever_looks_at_grafana_may_look_only_and_follow_a_point_to_its_trace():
+    given = environment(COMPOSE["services"]["grafana"])
+    assert (given["GF_AUTH_ANONYMOUS_ENABLED"], given["GF_AUTH_ANONYMOUS_ORG_ROLE"]) == ("true", "Viewer")
+    assert given["GF_USERS_VIEWERS_CAN_EDIT"] == "true"
+    home = given["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"].removeprefix("/var/lib/grafana/dashboards/")
+    assert (ROOT / "dashboards" / "grafana" / home).exists()
+
+
 def test_the_services_send_nothing_when_nobody_is_there_to_take_it():
     off = read({"MAIL_OTLP_ENDPOINT": ""})
     assert {environment(s).get("OTEL_EXPORTER_OTLP_ENDPOINT", "") for s in off["services"].values()} == {""}
