@@ -6,6 +6,7 @@ Not here: that it comes up. ``tests/peers/test_compose_config.py`` has Compose i
 from __future__ import annotations
 
 import copy
+import re
 import subprocess
 import sys
 import tomllib
@@ -190,6 +191,19 @@ def test_a_port_of_the_host_can_be_chosen_and_the_address_cannot():
 def test_a_variable_is_read_as_compose_reads_it():
     text = "${A} ${B-b} ${B:-b} ${C-c} ${C:-c} $$D"
     assert resolved(text, {"A": "1", "C": ""}) == "1 b b  c $$D"
+
+
+@pytest.mark.parametrize("folder", ["system", "fakes", "loadtests"])
+def test_an_image_has_an_exact_base_a_user_without_rights_and_labels(folder):
+    text = (ROOT / folder / "Dockerfile").read_text()
+    bases = set(re.findall(r"^FROM (\S+)", text, re.MULTILINE))
+    assert bases == set(re.findall(r"^FROM (\S+)", (ROOT / "system" / "Dockerfile").read_text(), re.MULTILINE))
+    assert all(re.fullmatch(r"python:3\.\d+\.\d+-slim-[a-z]+", base) for base in bases)
+    assert re.findall(r"^USER (.+)", text, re.MULTILINE) == ["10001:10001"]
+    labels = dict(re.findall(r'org\.opencontainers\.image\.(\w+)="([^"]*)"', text))
+    assert set(labels) == {"title", "description", "version", "licenses"}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert (labels["version"], labels["licenses"]) == (project["version"], project["license"])
 
 
 def _schema_accepts(schema, path):
