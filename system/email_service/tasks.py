@@ -351,7 +351,7 @@ def _take(session: Session, runtime: Runtime, scope: Scope, delivery: Delivery) 
         scope,
         delivery,
         runtime.holder,
-        trace_id=telemetry.new_trace_id(),
+        trace_id=telemetry.trace_id_of(str(delivery.job_id)),
         lease_s=runtime.tools.settings.lease_s,
     )
 

@@ -26,9 +26,9 @@ from email_service.telemetry.borrowed import instrument_redis, quiet
 from email_service.telemetry.context import (
     current_traceparent,
     new_span_id,
-    new_trace_id,
     parse_traceparent,
     tenant_hash,
+    trace_id_of,
     traceparent,
 )
 from email_service.telemetry.logs import configure_logging, log_context, take_over, take_over_pool
@@ -65,7 +65,6 @@ __all__ = [
     "instrument_sqlalchemy",
     "log_context",
     "new_span_id",
-    "new_trace_id",
     "parse_traceparent",
     "process_span",
     "pss_bytes",
@@ -81,6 +80,7 @@ __all__ = [
     "task_retries",
     "task_starting",
     "tenant_hash",
+    "trace_id_of",
     "traceparent",
     "tracer",
     "tracing",

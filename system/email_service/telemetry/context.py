@@ -20,9 +20,12 @@ def new_span_id() -> str:
     return f"{secrets.randbits(64) or 1:016x}"
 
 
-def new_trace_id() -> str:
-    """Thirty-two random hexadecimal digits, not all zero."""
-    return f"{secrets.randbits(128) or 1:032x}"
+def trace_id_of(job_id: str) -> str:
+    """The trace of a job that was made where nothing is traced: all its executions are in one, and its rows name it.
+
+    Hashed, because whether a trace is kept follows from its id, and a UUID's bits are not all random.
+    """
+    return hashlib.sha256(f"trace of job {job_id}".encode()).hexdigest()[:32]
 
 
 def parse_traceparent(value: str | None) -> tuple[str, str] | None:

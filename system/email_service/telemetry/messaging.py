@@ -18,8 +18,8 @@ from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 
 from email_service import signals
 from email_service.errors import MailServiceError
-from email_service.telemetry.context import new_span_id, remote_context, tenant_hash, under
-from email_service.telemetry.provider import configure, configured, next_span_id, shutdown, tracer
+from email_service.telemetry.context import new_span_id, remote_context, tenant_hash, trace_id_of, under
+from email_service.telemetry.provider import configure, configured, next_span_id, next_trace_id, shutdown, tracer
 
 #: How much of the end of a dead process's file may hold its last span: more than one execution's inner spans.
 _TAIL_BYTES: Final = 256 * 1024
@@ -194,6 +194,8 @@ def _begun(
     queue: str, creation: str | None, span_id: str, started_ns: int, attributes: Mapping[str, Any]
 ) -> trace.Span:
     remote, chosen = remote_context(creation), next_span_id.set(int(span_id, 16))
+    # Without a creation that is traced it is the job's own trace, which its row names as well.
+    own_trace = next_trace_id.set(int(trace_id_of(attributes[signals.MESSAGING_MESSAGE_ID]), 16))
     try:
         return tracer("email_service").start_span(
             signals.SPAN_PROCESS.format(queue=queue),
@@ -206,6 +208,7 @@ def _begun(
     finally:
         # Used by now; if tracing is off it was not, and no later span may have it.
         next_span_id.reset(chosen)
+        next_trace_id.reset(own_trace)
 
 
 def _execution(

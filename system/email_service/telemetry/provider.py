@@ -20,12 +20,12 @@ from opentelemetry.trace import Link, SpanKind
 
 from email_service import signals
 from email_service.telemetry.spanfile import SpanFile
-from email_service.telemetry.spans import Current, Span, begin, next_span_id, silent
+from email_service.telemetry.spans import Current, Span, begin, next_span_id, next_trace_id, silent
 
 if TYPE_CHECKING:
     from email_service.telemetry.collector import Collector
 
-__all__ = ["configure", "configured", "next_span_id", "shutdown", "tracer", "tracing"]
+__all__ = ["configure", "configured", "next_span_id", "next_trace_id", "shutdown", "tracer", "tracing"]
 
 
 @dataclass(frozen=True, kw_only=True)

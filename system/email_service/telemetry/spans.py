@@ -34,6 +34,8 @@ from email_service.telemetry.lines import Constant
 
 #: The id that the next span of this context gets.
 next_span_id: Final[contextvars.ContextVar[int | None]] = contextvars.ContextVar("next_span_id", default=None)
+#: The id that the next trace of this context gets.
+next_trace_id: Final[contextvars.ContextVar[int | None]] = contextvars.ContextVar("next_trace_id", default=None)
 
 _SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
 _UNSAMPLED: Final = TraceFlags(TraceFlags.DEFAULT)
@@ -217,7 +219,7 @@ def _root(  # noqa: PLR0917  # as above
     ratio: float,
     finished: Callable[[Span], None],
 ) -> trace.Span:
-    trace_id = _random_bits(128) or 1
+    trace_id = next_trace_id.get() or _random_bits(128) or 1
     if not sampled(trace_id, ratio):
         return NonRecordingSpan(SpanContext(trace_id, _span_id(), is_remote=False, trace_flags=_UNSAMPLED))
     made = SpanContext(trace_id, _span_id(), is_remote=False, trace_flags=_SAMPLED)

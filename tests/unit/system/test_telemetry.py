@@ -124,6 +124,16 @@ def test_a_process_span_without_a_creation_is_a_root(tracing):
     assert tracing()[0]["parentSpanId"] == ""
 
 
+def test_executions_of_a_job_that_nobody_traced_are_in_the_trace_that_its_rows_name(tracing):
+    for span_id in ("c" * 16, "d" * 16):
+        with process(creation=None, span_id=span_id) as span:
+            telemetry.set_outcome(span, "succeeded", None, None, None)
+    with telemetry.tracer("x").start_as_current_span("another"):
+        pass
+    first, second, another = tracing()
+    assert first["traceId"] == second["traceId"] == telemetry.trace_id_of("job-1") != another["traceId"]
+
+
 def test_an_outcome_that_was_said_is_not_replaced_by_the_exception_that_carries_it(tracing):
     class Retry(Exception):  # noqa: N818
         pass
