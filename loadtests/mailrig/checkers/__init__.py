@@ -11,23 +11,39 @@ Rule 3: a new gate is a new row in ``METRICS`` and one function; each has a reco
     verdict       what a judgement says            load      validity and latency
                                                    counters  metrics against rows
     leaks         secrets in any place             handover  whose spans there are, what Jaeger has
+    cost          CPU time by execution
+    trend         slopes with intervals            memory    whether a process grows
 
 Callers: runner, cli, report; the digital twin's evidence is judged by the same code.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
-from mailrig.checkers import counters, edges, handover, leaks, load, mail, traces, work
+from mailrig.checkers import cost, counters, edges, handover, leaks, load, mail, memory, traces, work
 from mailrig.checkers.expression import UNITS, Check, CheckError, parse_check, parse_metric
 from mailrig.checkers.measurement import Measurement, Metric, Sample
 from mailrig.checkers.verdict import GateResult, Verdict, VerdictError, conclude
 from mailrig.evidence import Evidence
 from mailrig.scenario import Contract, Gate, Scenario, ScenarioError
 
-__all__ = ["METRICS", "GateResult", "Measurement", "Metric", "Sample", "Verdict", "VerdictError", "judge", "validate"]
+__all__ = [
+    "METRICS",
+    "GateResult",
+    "Measurement",
+    "Metric",
+    "Sample",
+    "Verdict",
+    "VerdictError",
+    "conclude",
+    "judge",
+    "judge_gates",
+    "validate",
+    "validate_gates",
+]
 
 METRICS: Final[Mapping[str, Metric]] = {
     # validity
@@ -56,6 +72,8 @@ METRICS: Final[Mapping[str, Metric]] = {
     "retry.over_limit": work.retry_over_limit,
     "memory.process": work.memory_process,
     "memory.total": work.memory_total,
+    "worker.cpu_per_execution": cost.cpu_per_execution,
+    "memory.slope": memory.memory_slope,
     # traces
     "trace.incomplete": handover.of_spans(traces.trace_incomplete),
     "trace.edges_missing": handover.of_spans(edges.trace_edges_missing),
@@ -79,19 +97,25 @@ def validate(scenario: Scenario, contract: Contract) -> None:
     Raises:
         ScenarioError: a metric or a check is not known, at its gate's line.
     """
-    for gate in scenario.gates:
+    validate_gates(scenario.gates, contract, file=scenario.file, known=METRICS)
+
+
+def validate_gates(gates: Sequence[Gate], contract: Contract, *, file: Path, known: Iterable[str]) -> None:
+    """Refuse a gate that could never be judged by the metrics of these names.
+
+    Raises:
+        ScenarioError: a metric or a check is not known, at its gate's line.
+    """
+    names = sorted(known)
+    for gate in gates:
         try:
             name, _ = parse_metric(gate.metric)
             parse_check(gate.check, contract)
         except CheckError as err:
-            raise ScenarioError(f"gate {gate.id}: {err}", file=scenario.file, line=gate.line) from err
-        if name not in METRICS:
-            raise ScenarioError(
-                f"gate {gate.id}: metric {name!r} is not known",
-                file=scenario.file,
-                line=gate.line,
-                allowed=", ".join(sorted(METRICS)),
-            )
+            raise ScenarioError(f"gate {gate.id}: {err}", file=file, line=gate.line) from err
+        if name not in names:
+            wrong = f"gate {gate.id}: metric {name!r} is not known"
+            raise ScenarioError(wrong, file=file, line=gate.line, allowed=", ".join(names))
 
 
 def judge(scenario: Scenario, contract: Contract, evidence: Evidence) -> Verdict:
@@ -105,7 +129,7 @@ def judge(scenario: Scenario, contract: Contract, evidence: Evidence) -> Verdict
             cache[name] = METRICS[name](evidence, contract, scenario)
         return cache[name]
 
-    gates = tuple(_judge_gate(gate, contract, measure) for gate in scenario.gates)
+    gates = judge_gates(scenario.gates, contract, measure)
     started_ns, ended_ns = evidence.run.get("started_ns"), evidence.run.get("ended_ns")
     return Verdict(
         verdict=conclude(gates),
@@ -116,6 +140,13 @@ def judge(scenario: Scenario, contract: Contract, evidence: Evidence) -> Verdict
         duration_s=(ended_ns - started_ns) / 1e9 if started_ns and ended_ns else 0.0,
         gates=gates,
     )
+
+
+def judge_gates(
+    gates: Sequence[Gate], contract: Contract, measure: Callable[[str], Measurement]
+) -> tuple[GateResult, ...]:
+    """Each gate by what its metric measures; others than runs of the service have metrics of their own."""
+    return tuple(_judge_gate(gate, contract, measure) for gate in gates)
 
 
 def _judge_gate(gate: Gate, contract: Contract, measure: Callable[[str], Measurement]) -> GateResult:

@@ -1,0 +1,73 @@
+"""Does a worker's memory grow? The slope of each process, with an interval. Pure.
+
+A process that has just started grows while it fills its caches: what it does in the first third of its life, and at
+least in its first seconds, is left out. One that is recycled begins anew, so that a leak is looked for in each alone.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from mailrig.checkers.measurement import Measurement, Sample, nothing, series
+from mailrig.checkers.trend import POINTS_MIN, Point, Trend, trend
+from mailrig.evidence import Evidence, Row
+from mailrig.scenario import Contract, Scenario
+
+#: What a process does at first is no leak, seconds.
+WARM_S: Final = 3.0
+_WARM_SHARE: Final = 1 / 3
+_MINUTE_S: Final = 60.0
+
+
+def memory_slope(evidence: Evidence, _contract: Contract, _scenario: Scenario) -> Measurement:
+    """Growth of each worker process in bytes a minute, by ``bound``: ``low``, ``middle`` and ``high``.
+
+    A gate on ``{bound=low}`` fails only what certainly leaks; one on ``{bound=high}``, or on no bound, passes only what
+    certainly does not.
+    """
+    if not evidence.memory:
+        return nothing("no memory samples")
+    samples = [
+        sample
+        for (kind, pid), points in processes(evidence.memory)
+        for sample in _samples(kind, pid, after_warm(points))
+    ]
+    return series(samples, kind="B", of=f"process with {POINTS_MIN} memory samples after its warm-up")
+
+
+def processes(memory: Iterable[Row], *, of: str = "pss_bytes") -> Iterator[tuple[tuple[str, int], list[Point]]]:
+    """Each process, by kind and pid, with its (seconds, bytes); none where the system does not tell."""
+    found: dict[tuple[str, int], list[Point]] = defaultdict(list)
+    for row in sorted(memory, key=lambda row: row["time_ns"]):
+        for process in row["processes"]:
+            if process.get(of) is not None:
+                found[process["kind"], process["pid"]].append((row["time_ns"] / 1e9, process[of]))
+    yield from sorted(found.items())
+
+
+def after_warm(points: list[Point]) -> list[Point]:
+    """What is left once the beginning is left out."""
+    if not points:
+        return []
+    first_s, last_s = points[0][0], points[-1][0]
+    warm_s = max(WARM_S, (last_s - first_s) * _WARM_SHARE)
+    return [point for point in points if point[0] - first_s >= warm_s]
+
+
+def _samples(kind: str, pid: int, points: list[Point]) -> Iterator[Sample]:
+    found = trend(points)
+    if found is None:
+        return
+    minute = found.times(_MINUTE_S)
+    note = f"{kind} {pid}: {told(minute)} over {points[-1][0] - points[0][0]:.0f} s"
+    for bound in ("low", "middle", "high"):
+        labels = {"kind": kind, "pid": str(pid), "bound": bound}
+        yield Sample(value=getattr(minute, bound), labels=labels, note=note)
+
+
+def told(minute: Trend) -> str:
+    """A slope and its interval, for a person."""
+    low, middle, high = (value / 2**20 for value in (minute.low, minute.middle, minute.high))
+    return f"{middle:+.2f} MiB/min (95 %: {low:+.2f} to {high:+.2f})"
