@@ -135,6 +135,11 @@ class QueueSampler(Sampler):
         #: The newest sample, for the display of progress.
         self.ready: dict[str, int] = dict.fromkeys(QUEUES, 0)
         self.unacked = 0
+        self._held: list[dict[str, Any]] = []
+
+    def held_since(self, time_ns: int) -> int:
+        """Of what is not acknowledged in the newest sample, what was received after a time."""
+        return sum(entry["received_ns"] >= time_ns for entry in self._held)
 
     def sample(self) -> dict[str, Any]:
         """One reading, now.
@@ -167,7 +172,7 @@ class QueueSampler(Sampler):
             line = self.sample()
         except redis.RedisError as err:
             return {"time_ns": time.time_ns(), "error": type(err).__name__}
-        self.ready, self.unacked = line["ready"], len(line["unacked"])
+        self.ready, self.unacked, self._held = line["ready"], len(line["unacked"]), line["unacked"]
         return line
 
     def _run(self) -> None:
@@ -201,9 +206,18 @@ class MemorySampler(Sampler):
 
 
 def memory_of(pid: int, kind: str) -> dict[str, Any] | None:
-    """One process's memory in bytes; None when it is gone."""
-    sizes = _from_smaps(pid) if sys.platform == "linux" else _from_psutil(pid)
-    return None if sizes is None else {"pid": pid, "kind": kind, **sizes}
+    """One process's memory in bytes, and the CPU time that it has had so far; None when it is gone."""
+    sizes, cpu_s = _from_smaps(pid) if sys.platform == "linux" else _from_psutil(pid), _cpu_s(pid)
+    return None if sizes is None or cpu_s is None else {"pid": pid, "kind": kind, **sizes, "cpu_s": cpu_s}
+
+
+def _cpu_s(pid: int) -> float | None:
+    """Of all its threads, in steps of a clock tick (10 ms on Linux)."""
+    try:
+        times = psutil.Process(pid).cpu_times()
+    except psutil.Error:
+        return None
+    return round(times.user + times.system, 6)
 
 
 def _from_smaps(pid: int) -> dict[str, Any] | None:

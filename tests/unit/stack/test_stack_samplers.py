@@ -143,6 +143,7 @@ def test_a_process_has_pss_between_uss_and_rss(tmp_path):
     (row,) = lines(tmp_path / "m.jsonl")[0]["processes"]
     assert (row["pid"], row["kind"]) == (os.getpid(), "worker-main")
     assert 0 < row["uss_bytes"] <= row["pss_bytes"] <= row["rss_bytes"]
+    assert 0 < row["cpu_s"] < 600
 
 
 def test_a_process_that_is_gone_has_no_row():
