@@ -11,8 +11,7 @@ Rule 3: a new gate is a new row in ``METRICS`` and one function; each has a reco
     verdict       what a judgement says            load      validity and latency
                                                    counters  metrics against rows
     leaks         secrets in any place             handover  whose spans there are, what Jaeger has
-    cost          CPU time by execution
-    trend         slopes with intervals            memory    whether a process grows
+    cost          CPU time by execution            memory    whether a process grows
 
 Callers: runner, cli, report; the digital twin's evidence is judged by the same code.
 """
@@ -31,6 +30,7 @@ from mailrig.evidence import Evidence
 from mailrig.scenario import Contract, Gate, Scenario, ScenarioError
 
 __all__ = [
+    "INTERRUPTED",
     "METRICS",
     "GateResult",
     "Measurement",
@@ -88,6 +88,8 @@ METRICS: Final[Mapping[str, Metric]] = {
     "task.queue_time": load.task_queue_time,
     "task.run_time": load.task_run_time,
 }
+#: The gate of a run that was ended early; no scenario names it.
+INTERRUPTED: Final = "interrupted"
 _DETAILS_MAX: Final = 10
 
 
@@ -129,7 +131,7 @@ def judge(scenario: Scenario, contract: Contract, evidence: Evidence) -> Verdict
             cache[name] = METRICS[name](evidence, contract, scenario)
         return cache[name]
 
-    gates = judge_gates(scenario.gates, contract, measure)
+    gates = (*_cut_short(evidence), *judge_gates(scenario.gates, contract, measure))
     started_ns, ended_ns = evidence.run.get("started_ns"), evidence.run.get("ended_ns")
     return Verdict(
         verdict=conclude(gates),
@@ -140,6 +142,16 @@ def judge(scenario: Scenario, contract: Contract, evidence: Evidence) -> Verdict
         duration_s=(ended_ns - started_ns) / 1e9 if started_ns and ended_ns else 0.0,
         gates=gates,
     )
+
+
+def _cut_short(evidence: Evidence) -> tuple[GateResult, ...]:
+    """A run that somebody ended early is invalid, however good what it had seen by then."""
+    cut = evidence.run.get("interrupted")
+    if cut is None:
+        return ()
+    gate = Gate(id=INTERRUPTED, kind="validity", metric="run.interrupted", check="== 0")
+    detail = (f"ended by {cut['signal']} {cut['after_s']:.1f} s after its start",)
+    return (_result(gate, gate.check, unit="", verdict="invalid", detail=detail, observed=1.0),)
 
 
 def judge_gates(
