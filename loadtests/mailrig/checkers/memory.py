@@ -11,14 +11,19 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from mailrig.checkers.measurement import Measurement, Sample, nothing, series
-from mailrig.checkers.trend import POINTS_MIN, Point, Trend, trend
 from mailrig.evidence import Evidence, Row
 from mailrig.scenario import Contract, Scenario
+from mailrig.statistics import Interval, slope_interval
 
+Point = tuple[float, float]
+#: Fewer samples of a process say nothing about an interval.
+POINTS_MIN: Final = 8
 #: What a process does at first is no leak, seconds.
 WARM_S: Final = 3.0
 _WARM_SHARE: Final = 1 / 3
 _MINUTE_S: Final = 60.0
+_CONFIDENCE: Final = 0.95
+_SEED: Final = 7
 
 
 def memory_slope(evidence: Evidence, _contract: Contract, _scenario: Scenario) -> Measurement:
@@ -57,17 +62,21 @@ def after_warm(points: list[Point]) -> list[Point]:
 
 
 def _samples(kind: str, pid: int, points: list[Point]) -> Iterator[Sample]:
-    found = trend(points)
-    if found is None:
+    if len(points) < POINTS_MIN:
         return
-    minute = found.times(_MINUTE_S)
+    minute = per_minute(points)
     note = f"{kind} {pid}: {told(minute)} over {points[-1][0] - points[0][0]:.0f} s"
-    for bound in ("low", "middle", "high"):
-        labels = {"kind": kind, "pid": str(pid), "bound": bound}
-        yield Sample(value=getattr(minute, bound), labels=labels, note=note)
+    for bound, value in {"low": minute.low, "middle": minute.estimate, "high": minute.high}.items():
+        yield Sample(value=value, labels={"kind": kind, "pid": str(pid), "bound": bound}, note=note)
 
 
-def told(minute: Trend) -> str:
-    """A slope and its interval, for a person."""
-    low, middle, high = (value / 2**20 for value in (minute.low, minute.middle, minute.high))
+def per_minute(points: list[Point]) -> Interval:
+    """The slope of (seconds, value), and the bounds that hold it in 95 of 100 cases."""
+    found = slope_interval(points, confidence=_CONFIDENCE, seed=_SEED)
+    return Interval(estimate=found.estimate * _MINUTE_S, low=found.low * _MINUTE_S, high=found.high * _MINUTE_S)
+
+
+def told(minute: Interval) -> str:
+    """A slope of bytes and its interval, for a person."""
+    low, middle, high = (value / 2**20 for value in (minute.low, minute.estimate, minute.high))
     return f"{middle:+.2f} MiB/min (95 %: {low:+.2f} to {high:+.2f})"

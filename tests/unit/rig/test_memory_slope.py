@@ -7,7 +7,6 @@ import random
 import pytest
 
 from mailrig.checkers import METRICS
-from mailrig.checkers.trend import theil_sen, trend
 from mailrig.evidence import Evidence
 from mailrig.scenario import load_contract, load_scenario
 
@@ -78,21 +77,3 @@ def test_too_few_samples_and_samples_without_pss_are_unknown():
     measured = METRICS["memory.slope"](Evidence(memory=tuple(unseen)), load_contract(), load_scenario("smoke"))
     assert measured.samples == ()
     assert "no process with 8 memory samples" in measured.reason
-
-
-def test_the_interval_holds_the_truth_about_as_often_as_it_says():
-    """Autocorrelated noise, which an interval of independent points would take for a trend."""
-    hits, rounds = 0, 60
-    for seed in range(rounds):
-        chance, level, points = random.Random(seed), 0.0, []
-        for i in range(60):
-            level = 0.6 * level + chance.gauss(0, 1)
-            points.append((float(i), 0.1 * i + level))
-        found = trend(points)
-        hits += found.low <= 0.1 <= found.high
-    assert hits >= rounds * 0.8
-
-
-def test_the_slope_of_one_moment_is_nothing():
-    assert theil_sen([(1.0, 5.0), (1.0, 9.0)]) == 0.0
-    assert trend([(float(i), 1.0) for i in range(7)]) is None
