@@ -229,7 +229,15 @@ def scheduled_wide(walk: Walk) -> None:
     source, target = Path(email_service.__file__).parent, walk.folder / "patched" / "email_service"
     target.parent.mkdir()
     patch = Patch(file="tasks.py", old="FAN_OUT_NESTED_MAX: Final = 50", new="FAN_OUT_NESTED_MAX: Final = 0")
-    lowered = Mutant(name="wide", description="", expected_gate="", environment={}, without=(), patches=(patch,))
+    lowered = Mutant(
+        name="wide",
+        description="",
+        scenario="",
+        expected_gates=(),
+        environment={},
+        without=(),
+        patches=(patch,),
+    )
     apply_patches(lowered, source, target)
     with walk.worker("wide", "periodic", "send", PYTHONPATH=str(target.parent)) as worker:
         client(walk.live, walk.account, f"wide-{uuid.uuid4().hex[:8]}@example.test")

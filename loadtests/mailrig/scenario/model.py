@@ -193,8 +193,9 @@ class Mutant:
 
     name: str
     description: str
-    #: The gate that must turn red.
-    expected_gate: str
+    #: The scenario in which it shows, and the gates of that scenario that must turn red: each of them.
+    scenario: str
+    expected_gates: tuple[str, ...]
     #: Overrides of the system's environment.
     environment: Mapping[str, str]
     #: Parts of the system that are not started.

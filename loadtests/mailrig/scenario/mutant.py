@@ -1,4 +1,4 @@
-"""Mutants: defects that ship with the rig, each of which must turn a named gate red."""
+"""Mutants: defects that ship with the rig, each of which must turn named gates of its scenario red."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ def load_mutant(name: str) -> Mutant:
     mutant = Mutant(
         name=top.text("name", choices=(name,)),
         description=top.text("description"),
-        expected_gate=top.text("expected_gate"),
+        scenario=top.text("scenario"),
+        expected_gates=top.words("expected_gates"),
         environment={key: environment.text(key, default="") for key in environment.keys()},  # noqa: SIM118  # a table
         without=stack.strings("without", choices=PARTS),
         patches=tuple(_patch(table) for table in top.tables("patch")),

@@ -111,6 +111,15 @@ class Table:
             raise self.error(f"= {value!r} is not allowed", key=key, allowed=f"a list of {', '.join(choices)}")
         return tuple(value)
 
+    def words(self, key: str) -> tuple[str, ...]:
+        """A list of texts, at least one, none of them empty or twice."""
+        needed = "a list of one or more different texts"
+        value = self._take(key, None, needed)
+        texts = isinstance(value, list) and all(isinstance(item, str) and item for item in value)
+        if not texts or not value or len(set(value)) < len(value):
+            raise self.error(f"= {value!r} is not allowed", key=key, allowed=needed)
+        return tuple(value)
+
     def table(self, key: str, *, optional: bool = False) -> Table:
         """A table below this one."""
         data = self._take(key, {} if optional else None, f"a table [{key}]")
