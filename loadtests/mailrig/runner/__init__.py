@@ -25,13 +25,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from mailrig import report
 from mailrig.checkers import Verdict, judge
 from mailrig.clients import Account
 from mailrig.evidence import EvidenceError, load_evidence
 from mailrig.jaeger import JaegerError, Otlp
+from mailrig.live import LiveGates
 from mailrig.population import populate, write_stack_file
 from mailrig.runner.borrowed import Borrowed
 from mailrig.runner.experiment import Experiment, stack_up
@@ -72,9 +73,9 @@ def run(options: RunOptions) -> tuple[Run, Verdict]:
         RigError: something is wrong that is not the system's; the stack is down again.
     """
     plan = make_plan(options)
-    scenario, screen, started = plan.scenario, Screen(), datetime.now(UTC)
+    scenario, screen, started = plan.scenario, Screen(quiet=options.quiet), datetime.now(UTC)
     with scratch_folder(STATE_DIR) as scratch:
-        python_path = patched_service(plan.mutant, scratch / "patched")
+        python_path = patched_service(plan.mutant, scratch / "patched", service=plan.service)
         folder = Run.create(options.runs_dir, scenario, plan.contract, started=started)
         facts = {**facts_of(scenario, plan.mutant, started), **plan.facts}
         folder.write_json("run.json", facts)
@@ -82,12 +83,30 @@ def run(options: RunOptions) -> tuple[Run, Verdict]:
         span_dir = scratch / "spans"
         stack = plan.stack(log_dir=folder.logs, span_dir=span_dir, state_dir=STATE_DIR, python_path=python_path)
         spans = functools.partial(_spans, plan, span_dir, screen)
-        course = Experiment(scenario, folder, stack, spans=spans, scratch=scratch, screen=screen, fleet=plan.fleet)
+        course = Experiment(
+            scenario,
+            folder,
+            stack,
+            spans=spans,
+            scratch=scratch,
+            screen=screen,
+            fleet=plan.fleet,
+            live=LiveGates(scenario, plan.contract),
+            winds_down=options.winds_down,
+        )
         course.conduct()
         _hand_over(plan, folder, screen)
+        facts |= _interrupted(course.interrupted_ns, facts["started_ns"])
         folder.write_json("run.json", {**facts, "ended_ns": time.time_ns()})
     screen.step("judging")
     return folder, _judge(folder, course.leaks)
+
+
+def _interrupted(asked_ns: int | None, started_ns: int) -> dict[str, Any]:
+    """What run.json says of a run that somebody ended early."""
+    if asked_ns is None:
+        return {}
+    return {"interrupted": {"signal": "SIGINT", "after_s": round((asked_ns - started_ns) / 1e9, 1)}}
 
 
 def _judge(folder: Run, leaks: LeakSearch) -> Verdict:

@@ -72,16 +72,27 @@ def _version(name: str) -> str | None:
         return None
 
 
-def patched_service(mutant: Mutant | None, target: Path) -> Path | None:
-    """A folder with a patched copy of the service, for a mutant that has patches.
+def patched_service(mutant: Mutant | None, target: Path, *, service: Path | None = None) -> Path | None:
+    """A folder with the service as it is to run: ``service``, or a patched copy for a mutant that has patches.
+
+    None stands for the one that is installed.
 
     Raises:
         MutantError: a patch does not apply any more.
     """
     if mutant is None or not mutant.patches:
-        return None
+        return service
+    apply_patches(mutant, service / "email_service" if service else service_package(), target / "email_service")
+    return target
+
+
+def service_package() -> Path:
+    """The installed service's folder.
+
+    Raises:
+        RigError: it is not installed.
+    """
     spec = find_spec("email_service")
     if spec is None or not spec.submodule_search_locations:
         raise RigError("email_service is not installed: pip install 'mailrig[system]'")
-    apply_patches(mutant, Path(next(iter(spec.submodule_search_locations))), target / "email_service")
-    return target
+    return Path(next(iter(spec.submodule_search_locations)))

@@ -59,6 +59,15 @@ class RunOptions:
     attach: bool = False
     #: Load workers elsewhere.
     fleet: Fleet | None = None
+    #: A folder with another copy of the package ``email_service``, and a word for it in run.json.
+    service: Path | None = None
+    service_name: str | None = None
+    #: Settings of the service, none of them a secret: run.json has them.
+    settings: Mapping[str, str] = field(default_factory=dict)
+    #: Say nothing on the way.
+    quiet: bool = False
+    #: The first SIGINT ends the load and not the run: what there is then is drained, collected and judged (invalid).
+    winds_down: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +85,10 @@ class Plan:
     otlp: Otlp | None
     ports: Mapping[str, int]
     fleet: Fleet | None
+    #: As in ``RunOptions``.
+    service: Path | None = None
+    service_name: str | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -85,6 +98,10 @@ class Plan:
             facts["jaeger_url"] = self.jaeger_link
         if self.fleet is not None:
             facts["load_workers"] = self.fleet.workers
+        if self.service_name is not None:
+            facts["service"] = self.service_name
+        if self.settings:
+            facts["settings"] = dict(self.settings)
         return facts
 
     def environment(self) -> dict[str, str]:
@@ -94,7 +111,7 @@ class Plan:
             found["MAIL_TRACE_SAMPLE"] = str(self.scenario.system.trace_sample)
         if self.otlp is not None:
             found["OTEL_EXPORTER_OTLP_ENDPOINT"] = self.otlp.url
-        return {**found, **(self.mutant.environment if self.mutant else {})}
+        return {**found, **self.settings, **(self.mutant.environment if self.mutant else {})}
 
     def stack(self, *, log_dir: Path, span_dir: Path, state_dir: Path, python_path: Path | None) -> RunningStack:
         """The stack of the run, not yet started."""
@@ -148,6 +165,9 @@ def make_plan(options: RunOptions) -> Plan:
         otlp=Otlp(otlp_url) if otlp_url else None,
         ports=options.ports,
         fleet=options.fleet,
+        service=options.service,
+        service_name=options.service_name,
+        settings=options.settings,
     )
     _knock(plan.jaeger, plan.otlp)
     return plan
