@@ -8,6 +8,8 @@ Callers: clients (the load), checkers (what should have arrived), the twin.
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import math
 import random
 from collections.abc import Iterator, Sequence
@@ -69,9 +71,11 @@ def _stream(scenario: Scenario, op: LoadOp, number: int, population: Sequence[Se
     key = f"{scenario.seed}/{number}/{op.f}"
     content = random.Random(f"{key}/content")  # noqa: S311  # reproducible on purpose
     mailboxes = _shuffled([(t, c) for t, boxes in enumerate(population) for c in range(len(boxes))], content)
+    shares = _shares(len(population), op.zipf)
     for turn, at_s in enumerate(_times(scenario.load, op, f"{key}/times")):
         # Syncs and deletions take turns, so that every mailbox is visited whatever the seed; senders are drawn.
-        tenant, client = mailboxes[turn % len(mailboxes)] if op.f != "send" else _pick(mailboxes, content)
+        in_turn = op.f != "send" and op.zipf == 0
+        tenant, client = mailboxes[turn % len(mailboxes)] if in_turn else _draw(mailboxes, shares, content)
         arrival = Arrival(
             index=0, at_s=at_s, f=op.f, tenant=tenant, client=client, warmup=at_s < scenario.load.warmup_s
         )
@@ -79,7 +83,13 @@ def _stream(scenario: Scenario, op: LoadOp, number: int, population: Sequence[Se
 
 
 def _times(load: Load, op: LoadOp, key: str) -> Iterator[float]:
-    """Arrivals at unit rate, mapped through the inverse of the cumulated rate: stages bend time, nothing else."""
+    """Arrivals at unit rate, mapped through the inverse of the cumulated rate: stages bend time, nothing else.
+
+    What is repeated comes at the times that are given, as far as the load lasts.
+    """
+    if load.arrivals == "replay":
+        yield from (at_s for at_s in sorted(op.at_s) if at_s < load.total_s)
+        return
     times = random.Random(key)  # noqa: S311  # reproducible on purpose
     unit = 0.0
     while op.rate_per_s > 0:
@@ -124,6 +134,22 @@ def _mail(arrival: Arrival, op: LoadOp, turn: int, colleagues: Sequence[str], co
         text=" ".join(_pick(_WORDS, content) for _ in range(words)) + "\n",
         attachment=content.random() < op.attachment_share,
     )
+
+
+def _shares(tenants: int, zipf: float) -> list[float]:
+    """Up to which number between 0 and 1 each tenant's part goes; none where all mailboxes are alike."""
+    if zipf == 0:
+        return []
+    weights = [(tenant + 1) ** -zipf for tenant in range(tenants)]
+    return [part / math.fsum(weights) for part in itertools.accumulate(weights)]
+
+
+def _draw(mailboxes: Sequence[tuple[int, int]], shares: Sequence[float], content: random.Random) -> tuple[int, int]:
+    """A mailbox: any, or any of the tenant that was drawn first."""
+    if not shares:
+        return _pick(mailboxes, content)
+    tenant = min(bisect.bisect_right(shares, content.random()), len(shares) - 1)
+    return _pick([mailbox for mailbox in mailboxes if mailbox[0] == tenant], content)
 
 
 def _pick(items: Sequence[_T], source: random.Random) -> _T:

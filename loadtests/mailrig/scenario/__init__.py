@@ -14,9 +14,18 @@ Owns the rig's tree of errors and the file formats. Never starts anything, never
 from __future__ import annotations
 
 from mailrig.scenario.errors import MutantError, RigError, ScenarioError, UnknownNameError
-from mailrig.scenario.files import load_contract, load_scenario, parse_scenario, scenario_names, with_overrides
+from mailrig.scenario.files import (
+    full_lengths,
+    load_contract,
+    load_scenario,
+    parse_scenario,
+    scenario_names,
+    with_overrides,
+)
 from mailrig.scenario.model import (
     ARRIVALS,
+    FOR_S,
+    NEMESIS,
     NEMESIS_ACTIONS,
     OPS,
     PARTS,
@@ -37,6 +46,8 @@ from mailrig.scenario.mutant import apply_patches, load_mutant, mutant_names
 
 __all__ = [
     "ARRIVALS",
+    "FOR_S",
+    "NEMESIS",
     "NEMESIS_ACTIONS",
     "OPS",
     "PARTS",
@@ -57,6 +68,7 @@ __all__ = [
     "System",
     "UnknownNameError",
     "apply_patches",
+    "full_lengths",
     "load_contract",
     "load_mutant",
     "load_scenario",

@@ -10,10 +10,23 @@ from typing import Any, Final
 
 from fakemail.faults import FaultError, parse_fault
 from mailrig.scenario.errors import ScenarioError, UnknownNameError
+from mailrig.scenario.layers import (
+    Block,
+    at_full_length,
+    at_usual_length,
+    blocks_of,
+    extended,
+    gate_ids,
+    has_full_length,
+    joined,
+    without_own_keys,
+)
 from mailrig.scenario.model import (
     ARRIVALS,
+    NEMESIS,
     NEMESIS_ACTIONS,
     OPS,
+    QUEUES,
     SEVERITIES,
     Contract,
     Gate,
@@ -25,11 +38,15 @@ from mailrig.scenario.model import (
     Stage,
     System,
 )
-from mailrig.scenario.table import Table, parse_toml, read_text
+from mailrig.scenario.table import Origins, Table, parse_toml, read_text
 
 _PACKAGE: Final = Path(__file__).resolve().parents[1]
 #: Beside the package in a source tree, inside it when installed (pyproject: force-include).
 _ROOTS: Final = (_PACKAGE.parent, _PACKAGE / "data")
+#: A steeper one gives all to the first.
+_ZIPF_MAX: Final = 5.0
+#: What a file that is extended may hold; the first is what stands before any table.
+_BASE_TABLES: Final = ("", "system", "population", "drain", "validity", "gate")
 
 
 def scenario_names() -> list[str]:
@@ -37,26 +54,42 @@ def scenario_names() -> list[str]:
     return sorted({file.stem for root in _ROOTS for file in (root / "scenarios").glob("*.toml")})
 
 
-def load_scenario(name_or_path: str | Path) -> Scenario:
-    """The scenario of a name, or of a file (anything with a slash or ending in ``.toml``).
+def load_scenario(name_or_path: str | Path, *, full: bool = False) -> Scenario:
+    """The scenario of a name, or of a file (anything with a slash or ending in ``.toml``); ``full`` at its full length.
 
     Raises:
         UnknownNameError: no scenario has that name.
-        ScenarioError: its file is wrong.
+        ScenarioError: its file is wrong, or there is no full length.
     """
+    file = _file_of(name_or_path)
+    text = read_text(file)
+    if not full:
+        # A mistake in the other length is said as well, before somebody waits for an hour.
+        _ = parse_scenario(text, file, full=True) if has_full_length(blocks_of(text, file)) else None
+    return parse_scenario(text, file, full=full)
+
+
+def full_lengths(name_or_path: str | Path) -> Scenario | None:
+    """The scenario at its full length; None when it has but one length."""
+    file = _file_of(name_or_path)
+    text = read_text(file)
+    return parse_scenario(text, file, full=True) if has_full_length(blocks_of(text, file)) else None
+
+
+def _file_of(name_or_path: str | Path) -> Path:
     name = str(name_or_path)
     if isinstance(name_or_path, Path) or "/" in name or name.endswith(".toml"):
-        file = Path(name_or_path)
-        return parse_scenario(read_text(file), file)
+        return Path(name_or_path)
     for root in _ROOTS:
         if (file := root / "scenarios" / f"{name}.toml").is_file():
-            return parse_scenario(read_text(file), file)
+            return file
     raise UnknownNameError("scenario", name, scenario_names())
 
 
-def parse_scenario(text: str, file: Path) -> Scenario:
-    """The scenario that ``text`` describes; ``file`` is for messages."""
-    top = parse_toml(text, file)
+def parse_scenario(text: str, file: Path, *, full: bool = False) -> Scenario:
+    """The scenario that ``text`` describes; ``file`` is for messages, and what it extends is looked for beside it."""
+    whole, origins = _whole(text, file, full=full)
+    top = parse_toml(whole, file, origins)
     population = _population(top.table("population"))
     system = top.table("system")
     drain = top.table("drain")
@@ -70,17 +103,58 @@ def parse_scenario(text: str, file: Path) -> Scenario:
             time_scale=system.number("time_scale", default=1.0, minimum=0.05, maximum=1),
             concurrency=system.integer("concurrency", default=4, minimum=1),
             trace_sample=system.number("trace_sample", default=1.0, maximum=1),
+            environment=system.variables("environment"),
         ),
         faults=tuple(_fault(table) for table in top.tables("fault")),
         nemesis=tuple(action for table in top.tables("nemesis") for action in _nemesis(table)),
         drain_timeout_s=drain.number("timeout_s", minimum=1),
         gates=_gates(top),
         file=file,
-        text=text,
+        text=whole,
+        full=full,
     )
     for table in (system, drain, top):
         table.done()
     return scenario
+
+
+def _whole(text: str, file: Path, *, full: bool) -> tuple[str, Origins]:
+    """The text with what it extends, at one of its lengths; one that does neither stays as it is."""
+    top, blocks = parse_toml(text, file), blocks_of(text, file)
+    name, without = top.text("extends", default=""), top.strings("without")
+    if full and not has_full_length(blocks):
+        raise ScenarioError("has one length only", file=file, allowed="[full.load] and the like, for --full")
+    if not name and not without and not has_full_length(blocks):
+        return text, {}
+    blocks = at_full_length(blocks) if full else at_usual_length(blocks)
+    base = _base(top, name, file)
+    known = gate_ids(base)
+    for gate in without:
+        if gate not in known:
+            raise top.error(f"names {gate!r}", key="without", allowed=f"gates of {name!r}: {', '.join(known)}")
+    joined_text, lines = joined(extended(base, without_own_keys(blocks), without=without))
+    return joined_text, {number: (line.file, line.number) for number, line in enumerate(lines, start=1)}
+
+
+def _base(top: Table, name: str, file: Path) -> list[Block]:
+    """The blocks of what a scenario extends: a file of that name in a folder ``parts``, beside it or beside ours."""
+    if not name:
+        return []
+    folders = [file.parent / "parts", *(root / "scenarios" / "parts" for root in _ROOTS)]
+    found = next((path for folder in folders if (path := folder / f"{name}.toml").is_file()), None)
+    if found is None:
+        known = sorted({path.stem for folder in folders for path in folder.glob("*.toml")})
+        raise top.error(f"= {name!r} is not there", key="extends", allowed=", ".join(known))
+    text = read_text(found)
+    parse_toml(text, found)
+    blocks = blocks_of(text, found)
+    for block in blocks:
+        if block.path not in _BASE_TABLES:
+            line = next(line for line in block.lines if line.text.lstrip().startswith("["))
+            raise ScenarioError(
+                f"{block.path} can't be inherited", file=found, line=line.number, allowed=", ".join(_BASE_TABLES[1:])
+            )
+    return blocks
 
 
 def with_overrides(
@@ -114,11 +188,12 @@ def with_overrides(
 
 
 def _load(table: Table) -> Load:
-    ops = tuple(_load_op(op) for op in table.tables("op"))
+    arrivals = table.text("arrivals", choices=ARRIVALS)
+    ops = tuple(_load_op(op, arrivals) for op in table.tables("op"))
     if not ops:
         raise table.error("has no operation", allowed=f"[[load.op]] with f = {' or '.join(OPS)}")
     load = Load(
-        arrivals=table.text("arrivals", choices=ARRIVALS),
+        arrivals=arrivals,
         warmup_s=table.number("warmup_s", default=0.0),
         duration_s=table.number("duration_s", minimum=1),
         ops=ops,
@@ -128,14 +203,23 @@ def _load(table: Table) -> Load:
     return load
 
 
-def _load_op(table: Table) -> LoadOp:
+def _times(table: Table, arrivals: str) -> tuple[float, ...]:
+    """Given times are for ``replay``, which needs them."""
+    if arrivals != "replay":
+        return ()
+    return table.numbers("at_s")
+
+
+def _load_op(table: Table, arrivals: str) -> LoadOp:
     op = LoadOp(
         f=table.text("f", choices=OPS),
-        rate_per_s=table.number("rate_per_s"),
+        rate_per_s=table.number("rate_per_s", default=0.0 if arrivals == "replay" else None),
         recipients_max=table.integer("recipients_max", default=1, minimum=1),
         cc_share=table.number("cc_share", default=0.0, maximum=1),
         bcc_share=table.number("bcc_share", default=0.0, maximum=1),
         attachment_share=table.number("attachment_share", default=0.0, maximum=1),
+        zipf=table.number("zipf", default=0.0, maximum=_ZIPF_MAX),
+        at_s=_times(table, arrivals),
     )
     table.done()
     return op
@@ -181,15 +265,31 @@ def _nemesis(table: Table) -> Iterator[Nemesis]:
     every_s = 1.0
     if "every_s" in table.keys() or "until_s" in table.keys():  # noqa: SIM118  # a table, not a dict
         every_s, until_s = table.number("every_s", minimum=0.1), table.number("until_s", minimum=at_s)
-    action, options = table.text("action", choices=NEMESIS_ACTIONS), table.rest()
+    action = table.text("action", choices=NEMESIS_ACTIONS)
+    options = _options(table, action)
+    table.done()
     for turn in range(int((until_s - at_s) / every_s) + 1):
         yield Nemesis(at_s=at_s + turn * every_s, action=action, options=options)
+
+
+def _options(table: Table, action: str) -> Mapping[str, Any]:
+    """What an action is told besides its time; a fault is laid open, as the action takes it."""
+    given, options = table.keys(), dict[str, Any]()
+    if "queue" in given and "queue" in NEMESIS[action]:
+        options["queue"] = table.text("queue", choices=QUEUES)
+    if "for_s" in NEMESIS[action] and ("for_s" in given or action == "put-fault"):
+        options["for_s"] = table.number("for_s", minimum=0.1)
+    if "fault" in NEMESIS[action]:
+        options |= _fault(table.table("fault"))
+    if "id" in NEMESIS[action]:
+        options["id"] = table.text("id")
+    return options
 
 
 def _gates(top: Table) -> tuple[Gate, ...]:
     validity = top.table("validity", optional=True)
     gates = [
-        Gate(id=key, kind="validity", metric=key, check=validity.text(key), line=validity.line(key))
+        Gate(id=key, kind="validity", metric=key, check=validity.text(key), **_origin(validity, key))
         for key in validity.keys()  # noqa: SIM118  # a table, not a dict
     ]
     for table in top.tables("gate"):
@@ -199,13 +299,18 @@ def _gates(top: Table) -> tuple[Gate, ...]:
             metric=table.text("metric"),
             check=table.text("check"),
             severity=table.text("severity", default="fail", choices=SEVERITIES),
-            line=table.line("id"),
+            **_origin(table, "id"),
         )
         table.done()
         if gate.id in {other.id for other in gates}:
             raise table.error(f"= {gate.id!r} is there twice", key="id", allowed="an id of its own")
         gates.append(gate)
     return tuple(gates)
+
+
+def _origin(table: Table, key: str) -> dict[str, Any]:
+    file, line = table.origin(key)
+    return {"line": line, "file": None if file == table.file else file}
 
 
 def load_contract(path: Path | None = None) -> Contract:

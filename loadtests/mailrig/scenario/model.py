@@ -3,16 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from mailrig.scenario.errors import ScenarioError
 
-ARRIVALS: Final = ("poisson", "constant")
+ARRIVALS: Final = ("poisson", "constant", "replay")
 OPS: Final = ("send", "sync", "delete")
 SEVERITIES: Final = ("fail", "warn")
-NEMESIS_ACTIONS: Final = ("lose-message", "kill-child", "kill-parent")
+#: How long what is paused or down stays so, unless the scenario says otherwise, seconds.
+FOR_S: Final = 3.0
+#: What a scenario may name, and what it may tell it besides its time.
+NEMESIS: Final[Mapping[str, tuple[str, ...]]] = {
+    "lose-message": ("queue",),
+    "kill-child": (),
+    "kill-parent": (),
+    "kill-beat": (),
+    "kill-dispatcher": (),
+    "kill-api": (),
+    "kill-exporter": (),
+    "stop-worker": (),
+    "pause-parent": ("for_s",),
+    "pause-beat": ("for_s",),
+    "pause-dispatcher": ("for_s",),
+    "pause-api": ("for_s",),
+    "pause-redis": ("for_s",),
+    "restart-redis": ("for_s",),
+    "lose-redis": ("for_s",),
+    "restart-postgres": ("for_s",),
+    "put-fault": ("for_s", "fault"),
+    "clear-fault": ("id",),
+}
+NEMESIS_ACTIONS: Final = tuple(NEMESIS)
+#: Queues that a message may be lost from.
+QUEUES: Final = ("sync", "send", "delete", "spam", "periodic")
 #: Processes of the system that a mutant may leave out.
 PARTS: Final = ("api", "worker", "beat", "dispatcher", "exporter")
 _LOW_64_BITS: Final = 2**64 - 1
@@ -32,6 +57,10 @@ class LoadOp:
     cc_share: float = 0.0
     bcc_share: float = 0.0
     attachment_share: float = 0.0
+    #: How uneven the tenants are: the k-th gets a share in proportion to 1 / k ** zipf; 0 is even.
+    zipf: float = 0.0
+    #: With ``replay``: seconds after the start of the warm-up of each request.
+    at_s: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +123,8 @@ class System:
     concurrency: int
     #: Share of the traces that are recorded.
     trace_sample: float = 1.0
+    #: Variables of the service on top of the rig's own; a mutant's word counts more.
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     def keeps(self, trace_id: str) -> bool:
         """Whether a trace is one of those that are recorded: OpenTelemetry's TraceIdRatioBased, on the low 64 bits."""
@@ -124,8 +155,9 @@ class Gate:
     check: str
     #: ``fail`` or ``warn``.
     severity: str = "fail"
-    #: Where it stands in its file.
+    #: Where it was written; the file is the scenario's own unless it was inherited.
     line: int | None = None
+    file: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +178,8 @@ class Scenario:
     #: Where it was read from, and the text: overrides are written into it, so that a run keeps what was run.
     file: Path
     text: str
+    #: Whether it is the full length of two.
+    full: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,11 +6,14 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from mailrig.scenario.errors import ScenarioError
 
 KeyPath = tuple[str | int, ...]
+#: By line of a text: the file and line that it came from.
+Origins = Mapping[int, tuple[Path, int]]
 _HEADER: Final = re.compile(r"^\s*(\[\[?)\s*([\w.\-]+)\s*\]\]?")
 _KEY: Final = re.compile(r"^\s*([\w\-]+(?:\s*\.\s*[\w\-]+)*)\s*=")
 
@@ -43,12 +46,25 @@ def _open_table(parts: Sequence[str], *, array: bool, counts: dict[KeyPath, int]
 class Table:
     """A TOML table that knows where it stands, and complains about what nobody asked for."""
 
-    def __init__(self, data: Any, *, file: Path, lines: Mapping[KeyPath, int], path: KeyPath = ()) -> None:
-        self._file, self._lines, self._path = file, lines, path
+    def __init__(
+        self,
+        data: Any,
+        *,
+        file: Path,
+        lines: Mapping[KeyPath, int],
+        path: KeyPath = (),
+        origins: Origins = MappingProxyType({}),
+    ) -> None:
+        self._file, self._lines, self._path, self._origins = file, lines, path, origins
         self._asked: list[str] = []
         if not isinstance(data, dict):
             raise self.error("must be a table")
         self._data: dict[str, Any] = data
+
+    @property
+    def file(self) -> Path:
+        """The file that the whole text is told to be."""
+        return self._file
 
     def error(self, wrong: str, *, key: str | None = None, allowed: str = "") -> ScenarioError:
         """An error at a key, or at the table itself, by name."""
@@ -58,7 +74,13 @@ class Table:
 
     def refuse(self, wrong: str, *, key: str | None = None, allowed: str = "") -> ScenarioError:
         """An error at a key, or at the table itself, in words of its own."""
-        return ScenarioError(wrong, file=self._file, line=self.line(key), allowed=allowed)
+        file, line = self.origin(key)
+        return ScenarioError(wrong, file=file, line=line, allowed=allowed)
+
+    def origin(self, key: str | None = None) -> tuple[Path, int | None]:
+        """The file and line where a key was written, where the text is made of several files."""
+        line = self.line(key)
+        return (self._file, line) if line is None else self._origins.get(line, (self._file, line))
 
     def line(self, key: str | None = None) -> int | None:
         """The line of a key, else of the nearest table around it."""
@@ -104,12 +126,31 @@ class Table:
             raise self.error(f"= {value!r} is not allowed", key=key, allowed=f"a whole number >= {minimum}")
         return value
 
-    def strings(self, key: str, *, choices: Sequence[str]) -> tuple[str, ...]:
-        """A list of some of ``choices``; empty when the key is absent."""
-        value = self._take(key, [], ", ".join(choices))
-        if not isinstance(value, list) or not all(item in choices for item in value):
-            raise self.error(f"= {value!r} is not allowed", key=key, allowed=f"a list of {', '.join(choices)}")
+    def strings(self, key: str, *, choices: Sequence[str] = ()) -> tuple[str, ...]:
+        """A list of some of ``choices``, or of any strings; empty when the key is absent."""
+        needed = f"a list of {', '.join(choices) or 'strings'}"
+        value = self._take(key, [], needed)
+        if not isinstance(value, list) or not all(item in choices or self._is_any(item, choices) for item in value):
+            raise self.error(f"= {value!r} is not allowed", key=key, allowed=needed)
         return tuple(value)
+
+    @staticmethod
+    def _is_any(item: object, choices: Sequence[str]) -> bool:
+        return not choices and isinstance(item, str)
+
+    def numbers(self, key: str) -> tuple[float, ...]:
+        """A list of numbers that are not negative."""
+        value = self._take(key, None, "a list of numbers >= 0")
+        if not isinstance(value, list) or not all(type(item) in {int, float} and item >= 0 for item in value):
+            raise self.error(f"= {value!r} is not allowed", key=key, allowed="a list of numbers >= 0")
+        return tuple(value)
+
+    def variables(self, key: str) -> dict[str, str]:
+        """A table of strings; empty when the key is absent."""
+        value = self._take(key, {}, "a table of strings")
+        if not isinstance(value, dict) or not all(isinstance(word, str) for word in value.values()):
+            raise self.error(f"= {value!r} is not allowed", key=key, allowed="a table of strings")
+        return value
 
     def words(self, key: str) -> tuple[str, ...]:
         """A list of texts, at least one, none of them empty or twice."""
@@ -123,7 +164,7 @@ class Table:
     def table(self, key: str, *, optional: bool = False) -> Table:
         """A table below this one."""
         data = self._take(key, {} if optional else None, f"a table [{key}]")
-        return Table(data, file=self._file, lines=self._lines, path=(*self._path, key))
+        return Table(data, file=self._file, lines=self._lines, path=(*self._path, key), origins=self._origins)
 
     def tables(self, key: str) -> list[Table]:
         """An array of tables; empty when the key is absent."""
@@ -131,7 +172,8 @@ class Table:
         if not isinstance(data, list):
             raise self.error("must be an array of tables", key=key, allowed=f"[[{key}]]")
         return [
-            Table(item, file=self._file, lines=self._lines, path=(*self._path, key, i)) for i, item in enumerate(data)
+            Table(item, file=self._file, lines=self._lines, path=(*self._path, key, i), origins=self._origins)
+            for i, item in enumerate(data)
         ]
 
     def rest(self) -> dict[str, Any]:
@@ -147,15 +189,15 @@ class Table:
                 raise self.error("is not known", key=key, allowed=", ".join(sorted(set(self._asked))))
 
 
-def parse_toml(text: str, file: Path) -> Table:
-    """The top table of a TOML text; ``file`` is for messages."""
+def parse_toml(text: str, file: Path, origins: Origins = MappingProxyType({})) -> Table:
+    """The top table of a TOML text; ``file``, and ``origins`` by line, are for messages."""
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as err:
         found = re.search(r"at line (\d+)", str(err))
         line = int(found[1]) if found else max(len(text.splitlines()), 1)
         raise ScenarioError(f"broken TOML: {err}", file=file, line=line, allowed="TOML 1.0") from err
-    return Table(data, file=file, lines=_key_lines(text))
+    return Table(data, file=file, lines=_key_lines(text), origins=origins)
 
 
 def read_text(file: Path) -> str:

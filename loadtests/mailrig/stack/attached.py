@@ -339,6 +339,19 @@ class AttachedStack:
         """Nobody."""
         return None
 
+    def signal_part(self, kind: str, number: int) -> int | None:  # noqa: ARG002  # nobody is there to get it
+        """Nobody."""
+        return None
+
+    def server_down(
+        self,
+        kind: str,
+        *,
+        forget: bool = False,  # noqa: ARG002  # as above
+    ) -> contextlib.AbstractContextManager[None]:
+        """Refused."""
+        raise StackError(f"{kind} is none of the rig's: the stack was started by others")
+
 
 def _fetch(name: str, url: str) -> str:
     try:

@@ -6,6 +6,7 @@ Called by: population, the runner and its load, which know no more of either.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -86,3 +87,9 @@ class RunningStack(Protocol):
 
     def kill_worker_parent(self) -> int | None:
         """SIGKILL the worker's main process."""
+
+    def signal_part(self, kind: str, number: int) -> int | None:
+        """Send a signal to the main process of a part; answers its pid, or None when it does not run."""
+
+    def server_down(self, kind: str, *, forget: bool = False) -> AbstractContextManager[None]:
+        """SIGKILL a server of the stack's own; behind the block it serves again, with ``forget`` without its data."""

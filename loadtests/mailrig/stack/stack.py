@@ -451,15 +451,15 @@ class Stack:
 
     def kill_worker_parent(self) -> int | None:
         """SIGKILL the worker's main process; the supervisor starts it again."""
-        return self._signal_worker(signal.SIGKILL)
+        return self.signal_part("worker", signal.SIGKILL)
 
     def pause_worker(self) -> None:
         """Stop the worker's main process where it stands."""
-        self._signal_worker(signal.SIGSTOP)
+        self.signal_part("worker", signal.SIGSTOP)
 
     def resume_worker(self) -> None:
         """Let it go on."""
-        self._signal_worker(signal.SIGCONT)
+        self.signal_part("worker", signal.SIGCONT)
 
     @contextmanager
     def server_down(self, kind: str, *, forget: bool = False) -> Iterator[None]:
@@ -488,10 +488,13 @@ class Stack:
             url = self.redis_url if kind == "valkey" else self.audit_url
             wait_until(lambda: parts.answers(url), again, deadline_s=READY_TIMEOUT_S, cancel=self._given_up)
 
-    def _signal_worker(self, number: int) -> int | None:
-        """The pid that got the signal, if any did."""
+    def signal_part(self, kind: str, number: int) -> int | None:
+        """Send a signal to a part's main process; answers its pid, or None when it does not run.
+
+        Whatever ends of it is started again by the supervisor, and a paused part that is stopped goes on first.
+        """
         with self._lock:
-            part = self._now.get("worker")
+            part = self._now.get(kind)
             if part is None or part.popen.poll() is not None:
                 return None
             part.popen.send_signal(number)

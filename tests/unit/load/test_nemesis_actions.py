@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from fakemail.client import ControlError
 from mailrig.history import HistoryWriter, read_history
 from mailrig.nemesis import ACTIONS, HEAL_S, OCCASION_S, Agent
-from mailrig.scenario import NEMESIS_ACTIONS, Nemesis
+from mailrig.scenario import FOR_S, NEMESIS_ACTIONS, Nemesis, RigError
 
 
 class Time:
@@ -58,13 +59,17 @@ class World:
     def kill_child(self, pid):
         self.done.append(("kill-child", pid))
 
-    def kill_parent(self):
-        pid = self.pids[0]
-        self.done.append(("kill-parent", pid))
-        return pid
+    def signal(self, kind, number):
+        self.done.append((kind, signal.Signals(number).name))
+        return self.pids[0]
 
-    def worker_pid(self):
+    def pid(self, kind):
+        self.done.append(("pid", kind)) if ("pid", kind) not in self.done else None
         return self.pids.pop(0) if len(self.pids) > 1 else self.pids[0]
+
+    def take_down(self, server, *, forget):
+        self.done.append(("down", server, forget))
+        return lambda: self.done.append(("up", server))
 
     def faults(self):
         return self.set_faults
@@ -91,8 +96,8 @@ def action(name, at_s=0.0, **options):
     return Nemesis(at_s=at_s, action=name, options=options)
 
 
-def test_every_action_that_a_scenario_may_name_is_there():
-    assert set(NEMESIS_ACTIONS) <= set(ACTIONS)
+def test_every_action_can_be_named_by_a_scenario():
+    assert set(NEMESIS_ACTIONS) == set(ACTIONS)
 
 
 def test_a_lost_message_is_named_by_its_task_and_heals_by_the_system(tmp_path):
@@ -142,6 +147,76 @@ def test_a_parent_that_never_comes_back_is_not_called_healed(tmp_path):
     took_s, ops = conduct(tmp_path, World(), action("kill-parent"))
     assert ops[-1] == ("info", "heal", {"action": "kill-parent", "pid": 7}, "not whole after 15 s")
     assert took_s == pytest.approx(HEAL_S, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "number"),
+    [
+        ("kill-parent", "worker", "SIGKILL"),
+        ("kill-beat", "beat", "SIGKILL"),
+        ("kill-dispatcher", "dispatcher", "SIGKILL"),
+        ("kill-api", "api", "SIGKILL"),
+        ("kill-exporter", "exporter", "SIGKILL"),
+        ("stop-worker", "worker", "SIGTERM"),
+    ],
+)
+def test_a_part_that_ends_is_healed_by_the_next_one_of_its_kind(tmp_path, name, kind, number):
+    world = World()
+    world.pids = [7, 7, None, 8]
+    _, ops = conduct(tmp_path, world, action(name))
+    assert world.done == [(kind, number), ("pid", kind)]
+    assert [(type_, f) for type_, f, *_ in ops][1:] == [("ok", name), ("invoke", "heal"), ("ok", "heal")]
+
+
+@pytest.mark.parametrize("name", sorted(set(ACTIONS) - {"kill-child", "lose-message", "put-fault", "clear-fault"}))
+def test_a_part_that_is_not_there_is_not_hurt(tmp_path, name):
+    world = World()
+    world.pids = [None]
+    world.take_down = lambda *_, **__: (_ for _ in ()).throw(RigError("no server of the stack's own"))
+    _, ops = conduct(tmp_path, world, action(name))
+    assert [(type_, f) for type_, f, *_ in ops] == [("invoke", name), ("info", name)]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("pause-redis", "valkey"),
+        ("pause-parent", "worker"),
+        ("pause-beat", "beat"),
+        ("pause-dispatcher", "dispatcher"),
+        ("pause-api", "api"),
+    ],
+)
+def test_what_is_paused_goes_on_after_its_time(tmp_path, name, kind):
+    world = World()
+    took_s, ops = conduct(tmp_path, world, action(name, for_s=6))
+    assert world.done == [(kind, "SIGSTOP"), (kind, "SIGCONT")]
+    assert took_s == pytest.approx(6)
+    assert ops[-1] == ("ok", "heal", {"action": name, "pid": 7}, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "server", "forget"),
+    [("restart-redis", "valkey", False), ("lose-redis", "valkey", True), ("restart-postgres", "postgres", False)],
+)
+def test_a_server_is_away_for_its_time_and_comes_back_with_its_data_or_without(tmp_path, name, server, forget):
+    world = World()
+    took_s, ops = conduct(tmp_path, world, action(name))
+    assert world.done == [("down", server, forget), ("up", server)]
+    assert took_s == pytest.approx(FOR_S)
+    assert ops[1] == ("ok", name, {"server": server, "data": "lost" if forget else "kept"}, None)
+
+
+def test_what_is_down_when_the_end_comes_is_started_again_at_once(tmp_path):
+    """The run's end asks for all healings, whatever time they had left."""
+    world, stopping = World(), threading.Event()
+    world.take_down = lambda server, **_: stopping.set() or (lambda: world.done.append(("up", server)))
+    path = tmp_path / "history.jsonl"
+    with HistoryWriter(path, "nemesis") as history:
+        agent = Agent([action("lose-redis", for_s=3600)], world, history, stopping=stopping)
+        agent.start()
+        agent._thread.join(10)
+    assert world.done == [("up", "valkey")]
 
 
 def test_a_fault_is_put_beside_the_others_and_taken_away_after_its_time(tmp_path):
