@@ -2,13 +2,13 @@
 
 0 pass · 1 a gate failed · 2 wrong use, or the rig itself failed · 3 warnings, under --strict · 4 invalid or unknown
 129, 130 and 143 after SIGHUP, SIGINT and SIGTERM, with everything stopped. What the user asked for goes to stdout,
-what is said on the way to stderr.
+what is said on the way to stderr. The first SIGINT while `run` has its load ends the load: what was accepted is
+drained, collected and judged, as an invalid run, and the exit code is 130; the second one stops everything at once.
 """
 
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 import threading
 import traceback
@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from mailrig import doctor, export, logs, report, runner
+from mailrig import completion, doctor, export, logs, report, runner, telling
 from mailrig.checkers import Verdict
 from mailrig.clients import Account
 from mailrig.jaeger import Otlp
@@ -33,7 +33,8 @@ LOCUST_WORKERS_MAX: Final = 100
 USAGE: Final = 2
 _EXIT_CODES: Final = (
     "Exit codes: 0 pass; 1 a gate failed (doctor: a trap); 2 wrong use or internal error; 3 warnings under --strict; "
-    "4 invalid or unknown; 129, 130, 143 after SIGHUP, SIGINT, SIGTERM, with everything stopped."
+    "4 invalid or unknown; 129, 130, 143 after SIGHUP, SIGINT, SIGTERM, with everything stopped. The first ctrl-C "
+    "during a load only ends the load: what there is is drained and judged (invalid, exit code 130)."
 )
 
 
@@ -86,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=act)
         return command
 
-    _run_arguments(add("run", _run, "run a scenario and judge it"))
+    _run_arguments(add("run", _run, "run a scenario, or all of them, and judge it"))
     up = add("up", _up, "bring the whole system up and leave it running until ctrl-C")
     up.add_argument(
         "--time-scale", type=_time_scale, default=1.0, help="0.05 to 1: scales backoff, leases, beat (default: 1)"
@@ -104,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     check = add("check", _check, "judge a stored run again, without running it")
     _which(check)
     _strict(check)
+    _output(check)
     _which(add("report", _report, "write a stored run's reports again"))
     trace = add("trace", _trace, "draw a trace of a stored run in the terminal")
     _which(trace)
@@ -136,11 +138,21 @@ def _parser() -> argparse.ArgumentParser:
     broker.add_argument("--broker", metavar="URL", help="the Redis server to ask (default: the application's)")
     broker.add_argument("--offline", action="store_true", help="ask no server")
     seen.add_argument("--json", action="store_true", help="the answer for machines")
+    shells = add("completion", _completion, "print the script by which a shell completes these commands")
+    shells.add_argument("shell", choices=completion.SHELLS, help="such as: source <(mailrig completion bash)")
     return parser
 
 
 def _run_arguments(run: argparse.ArgumentParser) -> None:
-    run.add_argument("scenario", help=f"a name ({', '.join(scenario_names())}) or a TOML file")
+    run.add_argument("scenario", nargs="?", help=f"a name ({', '.join(scenario_names())}) or a TOML file")
+    run.add_argument(
+        "--all", action="store_true", help="every scenario in turn; the exit code is that of the worst run"
+    )
+    run.add_argument(
+        "--resume",
+        action="store_true",
+        help="with --all: leave out what has passed or failed already, and is still the same",
+    )
     run.add_argument("--seed", type=int, help="another seed than the scenario's")
     run.add_argument("--mutate", metavar="NAME", help=f"break the service: {', '.join(mutant_names())}")
     run.add_argument(
@@ -165,6 +177,7 @@ def _run_arguments(run: argparse.ArgumentParser) -> None:
         help=f"where they find this one (default: {LOCUST_HOST}:{LOCUST_PORT})",
     )
     _strict(run)
+    _output(run)
     _runs_dir(run)
     _ports(run)
 
@@ -180,6 +193,11 @@ def _runs_dir(command: argparse.ArgumentParser) -> None:
 
 def _strict(command: argparse.ArgumentParser) -> None:
     command.add_argument("--strict", action="store_true", help="exit with 3 when a gate warns")
+
+
+def _output(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--quiet", action="store_true", help="no progress; a line for the verdict and each bad gate")
+    command.add_argument("--json", action="store_true", help="the verdict for machines")
 
 
 def _ports(command: argparse.ArgumentParser) -> None:
@@ -231,8 +249,10 @@ def _ports_of(arguments: argparse.Namespace) -> dict[str, int]:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if arguments.all == (arguments.scenario is not None) or (arguments.resume and not arguments.all):
+        raise RigError("say which scenario to run, or --all, which --resume goes with")
     options = runner.RunOptions(
-        scenario=arguments.scenario,
+        scenario=arguments.scenario or "",
         seed=arguments.seed,
         mutant=arguments.mutate,
         nemesis=tuple(arguments.nemesis),
@@ -242,9 +262,31 @@ def _run(arguments: argparse.Namespace) -> int:
         otlp=arguments.otlp,
         attach=arguments.attach,
         fleet=_fleet(arguments),
+        quiet=arguments.quiet,
+        winds_down=True,
     )
+    if arguments.all:
+        return _run_all(options, arguments)
     folder, verdict = runner.run(options)
-    return _tell(folder, verdict, strict=arguments.strict)
+    return _tell(folder, verdict, arguments)
+
+
+def _run_all(options: runner.RunOptions, arguments: argparse.Namespace) -> int:
+    def tell(text: str) -> None:
+        if not arguments.quiet:
+            print(f"== {text}", file=sys.stderr)
+
+    entries = runner.run_series(
+        options, scenario_names(), run=runner.run, resume=arguments.resume, strict=arguments.strict, tell=tell
+    )
+    code = runner.worst(entries)
+    if arguments.json:
+        print(telling.series_json(entries, code=code))
+    elif arguments.quiet:
+        print(telling.series_lines(entries))
+    else:
+        print(telling.series_table(entries, color=sys.stdout.isatty()))
+    return code
 
 
 def _fleet(arguments: argparse.Namespace) -> runner.Fleet | None:
@@ -266,14 +308,16 @@ def _upload(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _tell(folder: Run, verdict: Verdict, *, strict: bool) -> int:
-    page = folder.path / "report.html"
-    print(report.terminal_verdict(verdict.to_dict(), width=_width(), color=sys.stdout.isatty(), report=page))
-    return verdict.exit_code(strict=strict)
-
-
-def _width() -> int:
-    return shutil.get_terminal_size((100, 24)).columns
+def _tell(folder: Run, verdict: Verdict, arguments: argparse.Namespace) -> int:
+    """Print a verdict as it was asked for; answers the exit code."""
+    code = telling.exit_code(verdict, strict=arguments.strict)
+    if arguments.json:
+        print(telling.verdict_json(folder, verdict, code=code))
+    elif arguments.quiet:
+        print(telling.verdict_lines(folder, verdict))
+    else:
+        print(telling.verdict_text(folder, verdict))
+    return code
 
 
 def _up(arguments: argparse.Namespace) -> int:
@@ -324,7 +368,7 @@ def _without_password(url: str) -> str:
 
 def _check(arguments: argparse.Namespace) -> int:
     folder = open_run(arguments.which, runs_dir=arguments.runs_dir)
-    return _tell(folder, runner.check(folder), strict=arguments.strict)
+    return _tell(folder, runner.check(folder), arguments)
 
 
 def _report(arguments: argparse.Namespace) -> int:
@@ -347,7 +391,7 @@ def _export(arguments: argparse.Namespace) -> int:
 
 def _trace(arguments: argparse.Namespace) -> int:
     folder = open_run(arguments.which, runs_dir=arguments.runs_dir)
-    print(report.terminal_waterfall(folder.path, arguments.trace_id, width=_width(), color=sys.stdout.isatty()))
+    print(report.terminal_waterfall(folder.path, arguments.trace_id, width=telling.width(), color=sys.stdout.isatty()))
     return 0
 
 
@@ -371,10 +415,16 @@ def _doctor(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(doctor.to_json(app, findings, parts, away))
     else:
-        lines = [doctor.title(app), *doctor.finding_lines(findings, width=_width())]
+        lines = [doctor.title(app), *doctor.finding_lines(findings, width=telling.width())]
         print("\n".join([*lines, f"broker: {away}", doctor.summary(findings)]))
     lacking = any(not right for _, right, _ in parts)
     return USAGE if lacking else int(any(f.finding == doctor.TRAP for f in findings))
+
+
+def _completion(arguments: argparse.Namespace) -> int:
+    names = {"scenario": scenario_names(), "mutate": mutant_names()}
+    print(completion.script(_parser(), arguments.shell, names), end="")
+    return 0
 
 
 def _broker_findings(arguments: argparse.Namespace, url: str, result_url: str) -> tuple[list[doctor.Finding], str]:

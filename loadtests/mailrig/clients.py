@@ -254,13 +254,18 @@ class Timing:
     name: str
     duration_ns: int
     error: str | None = None
+    #: The trace of what took this long, where there is one.
+    trace_id: str | None = None
+    #: No sample of any latency.
+    warmup: bool = False
 
 
 class Tally:
     """What was accepted and has not ended. The feed may show a task's end before its request is answered."""
 
     def __init__(self) -> None:
-        self._intended: dict[str, int] = {}
+        #: Task id -> the intended time, and whether that was in the warm-up.
+        self._intended: dict[str, tuple[int, bool]] = {}
         self._early: dict[str, Mapping[str, Any]] = {}
 
     @property
@@ -272,26 +277,34 @@ class Tally:
         """The end of a task that was shown before its request was answered."""
         return self._early.get(task_id)
 
-    def accepted(self, task_id: str, intended_ns: int) -> list[Timing]:
+    def accepted(self, task_id: str, intended_ns: int, *, warmup: bool = False) -> list[Timing]:
         """A request was answered by 202; the timings if its end is known already."""
-        self._intended[task_id] = intended_ns
+        self._intended[task_id] = (intended_ns, warmup)
         row = self._early.pop(task_id, None)
         return [] if row is None else self.settled(row)
 
     def settled(self, row: Mapping[str, Any]) -> list[Timing]:
         """A feed has shown the end of a task; its timings if it is one of ours."""
-        intended_ns = self._intended.pop(row["task_id"], None)
-        if intended_ns is None:
+        known = self._intended.pop(row["task_id"], None)
+        if known is None:
             self._early[row["task_id"]] = row
             return []
-        queue, error = row["queue"], None if row["state"] == "succeeded" else str(row["state"])
-        timings = [Timing(kind="TASK", name=f"e2e {queue}", duration_ns=row["ended_ns"] - intended_ns, error=error)]
+        intended_ns, warmup = known
+        durations_ns = {"e2e": row["ended_ns"] - intended_ns}
         if row["started_ns"] is not None:
             # From the execution's own clock: the interval of polling is in neither.
-            waited_ns = row["started_ns"] - max(row["enqueued_ns"], row.get("due_ns") or 0)
-            ran_ns = row["ended_ns"] - row["started_ns"]
-            timings += [
-                Timing(kind="TASK", name=f"queue {queue}", duration_ns=waited_ns),
-                Timing(kind="TASK", name=f"run {queue}", duration_ns=ran_ns, error=error),
-            ]
-        return timings
+            durations_ns["queue"] = row["started_ns"] - max(row["enqueued_ns"], row.get("due_ns") or 0)
+            durations_ns["run"] = row["ended_ns"] - row["started_ns"]
+        error = None if row["state"] == "succeeded" else str(row["state"])
+        return [
+            Timing(
+                kind="TASK",
+                name=f"{word} {row['queue']}",
+                duration_ns=duration_ns,
+                # How long it waited is no worse for how it ended.
+                error=None if word == "queue" else error,
+                trace_id=row.get("trace_id"),
+                warmup=warmup,
+            )
+            for word, duration_ns in durations_ns.items()
+        ]

@@ -13,6 +13,7 @@ The verdict is made from the run's folder alone, so ``mailrig check`` says the s
     borrowed     what of a shared stack belongs to a run
     leaking      when a run is searched for its secrets, and which they are
     experiment   up, population, warm-up, load and nemesis, heal, drain, collect, down
+    series       every scenario in turn
 
 Called by cli.
 """
@@ -44,22 +45,26 @@ from mailrig.runner.load import Fleet, work_for
 from mailrig.runner.plan import Plan, RunOptions, make_plan, traced
 from mailrig.runner.scratch import scratch_folder
 from mailrig.runner.screen import Screen
+from mailrig.runner.series import Entry, run_series, worst
 from mailrig.scenario import load_contract, load_scenario
 from mailrig.stack import Stack, StackOptions
 from mailrig.store import Run
 
 __all__ = [
     "STATE_DIR",
+    "Entry",
     "Fleet",
     "RunOptions",
     "Stopped",
     "check",
     "run",
+    "run_series",
     "standing",
     "stop_on_signals",
     "traced",
     "upload",
     "work_for",
+    "worst",
 ]
 
 #: Where a rig writes down what it started.
@@ -91,7 +96,7 @@ def run(options: RunOptions) -> tuple[Run, Verdict]:
             scratch=scratch,
             screen=screen,
             fleet=plan.fleet,
-            live=LiveGates(scenario, plan.contract),
+            live=LiveGates(scenario, plan.contract, alone=plan.attachment is None),
             winds_down=options.winds_down,
         )
         course.conduct()

@@ -6,12 +6,13 @@ Rule 3: nothing is judged here; what is left is a folder full of evidence. Calle
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,13 +20,14 @@ from fakemail.client import ControlError, FakeMail
 from mailrig.clients import Account, Call, call_for, classify
 from mailrig.collect import collect, complete, unsettled
 from mailrig.history import HistoryWriter, merge_histories
+from mailrig.live import HELD, LiveGates, summary
 from mailrig.nemesis import Agent, StackWorld
 from mailrig.population import HTTP_TIMEOUT_S, populate, write_stack_file
 from mailrig.runner.borrowed import own_entries
-from mailrig.runner.interrupts import deferred
+from mailrig.runner.interrupts import Stopped, Wish, deferred, listening
 from mailrig.runner.leaking import LeakSearch
 from mailrig.runner.load import FLEET_WAIT_S, Fleet, LoadError, LoadProcess
-from mailrig.runner.screen import Screen
+from mailrig.runner.screen import Glance, Screen, time_left
 from mailrig.scenario import RigError, Scenario
 from mailrig.schedule import Arrival
 from mailrig.scraping import MetricsSampler
@@ -78,7 +80,12 @@ class Experiment:
         scratch: Path,
         screen: Screen,
         fleet: Fleet | None = None,
+        live: LiveGates | None = None,
+        winds_down: bool = False,
     ) -> None:
+        self._live, self._winds_down = live, winds_down
+        #: Whether somebody wants an early end, and whether the load was cut for it.
+        self._wish, self._cut = Wish(), False
         self._scenario, self._folder, self._stack = scenario, folder, stack
         self._spans, self._screen, self._fleet = spans, screen, fleet
         #: Whose work is judged; None where nobody else has any.
@@ -131,8 +138,9 @@ class Experiment:
             accounts = populate(stack, self._scenario.population, seed=self._scenario.seed, evidence=evidence)
             write_stack_file(self._stack_file, stack, accounts)
             queues = self._start_samplers(stack, samplers)
-            self._load(stack, queues)
-            self._drain(stack, accounts, queues)
+            with listening() if self._winds_down else nullcontext(Wish()) as self._wish:
+                self._load(stack, queues)
+                self._drain(stack, accounts, queues)
             self._phase("collect", "collecting")
             samplers.close()
             self._collect(stack)
@@ -184,6 +192,7 @@ class Experiment:
                 history=self._load_history,
                 session=self._session("run"),
                 fleet=self._fleet,
+                live=self._live,
             )
             running.callback(load.stop)
             running.callback(agent.stop)
@@ -199,6 +208,7 @@ class Experiment:
             (times.warmup_s, lambda: self._phase("load", f"load: {times.duration_s:g} s")),
             (times.total_s, lambda: self._heal(agent, stack)),
         ]
+        gates = Glance(lambda: self._look(stack, queues))
         while load.runs:
             if stack.broken is not None:
                 raise stack.broken
@@ -208,12 +218,38 @@ class Experiment:
             self._do_due(steps, load.tail.start_ns)
             if self._nothing_moves(queues):
                 load.stop()
+            if self._wish.asked:
+                self._wind_down(load)
+            left = time_left(times, drain_s=self._scenario.drain_timeout_s, gone_s=load.tail.gone_s)
             held = f"queued {sum(queues.ready.values())}, held {queues.unacked}"
-            self._screen.progress(f"{load.tail} · {held}")
+            self._screen.progress(f"{left} · {gates}{load.tail} · {held}")
             self._tick.wait(_TICK_S)
         load.check()
         # Locust may have ended before we looked again.
         self._do_due(steps, 0)
+
+    def _look(self, stack: RunningStack, queues: QueueSampler) -> str:
+        """What can be said of the gates by now. What a dead worker has left behind is not held."""
+        if self._live is None:
+            return ""
+        starts = (record["started_ns"] for record in stack.records if record["kind"] == "worker")
+        self._live.see(HELD, queues.held_since(max(starts, default=0)))
+        told = summary(self._live.rows())
+        return f"{told} · " if told else ""
+
+    def _wind_down(self, load: LoadProcess) -> None:
+        """Ctrl-C: no more load, but what was accepted is waited for, collected and judged."""
+        if load.tail.start_ns is None:
+            raise Stopped(signal.SIGINT)
+        if not self._cut:
+            self._cut = True
+            self._phase("interrupted", "SIGINT: no more load; what was accepted is waited for (again: stop at once)")
+            load.stop()
+
+    @property
+    def interrupted_ns(self) -> int | None:
+        """When somebody asked for an early end; None when nobody did."""
+        return self._wish.asked_ns
 
     @staticmethod
     def _do_due(steps: list[tuple[float, Callable[[], None]]], start_ns: int | None) -> None:
@@ -268,9 +304,11 @@ class Experiment:
                 break
             if stack.broken is not None:
                 raise stack.broken
-            if self._nothing_moves(queues):
+            # Asked for in the drain, the end of waiting is now; before it, waiting is what is left to do.
+            if self._nothing_moves(queues) or (self._wish.asked and not self._cut):
                 break
-            self._screen.progress(f"{len(left)} jobs are not settled")
+            left_s = max(until_s - time.monotonic(), 0)
+            self._screen.progress(f"drain, {left_s:.0f} s left at most · {len(left)} jobs are not settled")
             self._tick.wait(_SETTLE_EVERY_S)
         return left
 

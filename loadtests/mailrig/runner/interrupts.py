@@ -1,14 +1,17 @@
 """SIGINT, SIGTERM and SIGHUP as one exception, raised at most once and never in the middle of cleaning up.
 
 The first signal raises ``Stopped`` in the main thread, so that every ``with`` block is left as it should be. Later ones
-change nothing: what they ask for is happening. A block under ``deferred`` is finished first.
+change nothing: what they ask for is happening. A block under ``deferred`` is finished first, and in one under
+``listening`` the first SIGINT is a wish that the block itself heeds.
 """
 
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Final
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -23,6 +26,18 @@ class Stopped(BaseException):
         self.exit_code = 128 + number
 
 
+@dataclass
+class Wish:
+    """Whether somebody would like an early end, and since when."""
+
+    asked_ns: int | None = None
+
+    @property
+    def asked(self) -> bool:
+        """Whether somebody has asked."""
+        return self.asked_ns is not None
+
+
 class _State:
     """Signals are of the process, and so is what is known about them."""
 
@@ -30,9 +45,12 @@ class _State:
         self.raised = False
         self.deferrals = 0
         self.pending: int | None = None
+        self.wish: Wish | None = None
 
     def on_signal(self, number: int, _frame: object) -> None:
-        if self.deferrals:
+        if number == signal.SIGINT and self.wish is not None and not self.wish.asked:
+            self.wish.asked_ns = time.time_ns()
+        elif self.deferrals:
             self.pending = self.pending or number
         elif not self.raised:
             self._raise(number)
@@ -67,3 +85,14 @@ def deferred() -> Iterator[None]:
         yield
     finally:
         state.leave_deferral()
+
+
+@contextmanager
+def listening() -> Iterator[Wish]:
+    """A block in which the first SIGINT is a wish; the second one raises, as all other signals do."""
+    state, wish = _state, Wish()
+    state.wish = wish
+    try:
+        yield wish
+    finally:
+        state.wish = None

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from mailrig.clients import Tally, Timing
+from mailrig.live import LiveGates
 from mailrig.scenario import RigError
 from mailrig.stack import Part, RunningStack, end
 
@@ -27,10 +30,10 @@ class LoadError(RigError):
 
 
 class HistoryTail:
-    """Counts of a history that another process is writing."""
+    """Counts of a history that another process is writing; and what it says of gates that can be seen already."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, live: LiveGates | None = None) -> None:
+        self._path, self._live, self._tally = path, live, Tally()
         self._position = 0
         self._counts: Counter[str] = Counter()
         #: When the schedule began, nanoseconds since the epoch; None until the load says so.
@@ -56,6 +59,27 @@ class HistoryTail:
             self._counts["settled" if op["value"]["state"] == "succeeded" else "failed"] += 1
         else:
             self._counts[op["type"]] += 1
+        if self._live is not None:
+            self._tell(op, self._live)
+
+    def _tell(self, op: Mapping[str, Any], live: LiveGates) -> None:
+        value = op["value"]
+        if op["f"] == "complete":
+            live.time(self._tally.settled(value))
+            # Only a success ends when its execution does: what ends a dead one's row may come much later.
+            if value["state"] == "succeeded" and value["started_ns"] is not None:
+                live.ran(value["started_ns"], value["ended_ns"])
+        elif op["f"] != "phase" and op["type"] in {"invoke", "ok"}:
+            word = "lag" if op["type"] == "invoke" else "accept"
+            late_ns = max(op["time_ns"] - value["intended_ns"], 0)
+            live.time([Timing(kind="API", name=f"{word} {op['f']}", duration_ns=late_ns, warmup=value["warmup"])])
+            if op["type"] == "ok":
+                live.time(self._tally.accepted(value["task_id"], value["intended_ns"], warmup=value["warmup"]))
+
+    @property
+    def gone_s(self) -> float | None:
+        """Since the start of the warm-up; None before it."""
+        return None if self.start_ns is None else (time.time_ns() - self.start_ns) / 1e9
 
     def __str__(self) -> str:
         if self.start_ns is None:
@@ -90,6 +114,7 @@ class LoadProcess:
         history: Path,
         session: str,
         fleet: Fleet | None = None,
+        live: LiveGates | None = None,
     ) -> None:
         env = {
             **os.environ,
@@ -104,7 +129,7 @@ class LoadProcess:
             argv += ["--master", "--master-bind-host", fleet.host, "--master-bind-port", str(fleet.port)]
             argv += ["--expect-workers", str(fleet.workers), "--expect-workers-max-wait", str(FLEET_WAIT_S)]
         self._part: Part = stack.run_tool("locust", argv, env)
-        self.tail = HistoryTail(history)
+        self.tail = HistoryTail(history, live)
 
     @property
     def runs(self) -> bool:
