@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from mailrig import completion, doctor, export, logs, report, runner, telling
+from mailrig import ab, completion, doctor, export, logs, report, runner, telling
 from mailrig.checkers import Verdict
 from mailrig.clients import Account
 from mailrig.jaeger import Otlp
@@ -32,7 +32,7 @@ LOCUST_PORT: Final = 5557
 LOCUST_WORKERS_MAX: Final = 100
 USAGE: Final = 2
 _EXIT_CODES: Final = (
-    "Exit codes: 0 pass; 1 a gate failed (doctor: a trap); 2 wrong use or internal error; 3 warnings under --strict; "
+    "Exit codes: 0 pass; 1 a gate failed (doctor: a trap, ab: slower); 2 wrong use or internal error; 3 warnings under --strict; "
     "4 invalid or unknown; 129, 130, 143 after SIGHUP, SIGINT, SIGTERM, with everything stopped. The first ctrl-C "
     "during a load only ends the load: what there is is drained and judged (invalid, exit code 130)."
 )
@@ -119,6 +119,7 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument(f"--{kind}", metavar="ID", help=f"only those of this {kind}: its id or its beginning")
     lines.add_argument("--level", type=str.upper, choices=logs.LEVELS, default="DEBUG", help="this bad or worse")
     lines.add_argument("--json", action="store_true", help="one JSON object a line")
+    ab.add_arguments(add("ab", _ab, "compare two revisions or settings of the service by interleaved runs"))
     exported = add(
         "export", _export, "write the recorded metrics of runs as OpenMetrics text, for Prometheus to compare"
     )
@@ -376,6 +377,12 @@ def _report(arguments: argparse.Namespace) -> int:
     for path in report.write_reports(folder.path):
         print(path)
     return 0
+
+
+def _ab(arguments: argparse.Namespace) -> int:
+    answer, code = ab.act(arguments, say=lambda line: print(f"ab: {line}", file=sys.stderr, flush=True))
+    print(answer)
+    return code
 
 
 def _export(arguments: argparse.Namespace) -> int:
