@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from mailrig import runner
 from mailrig.ab.book import Book, Turn, order
-from mailrig.ab.decision import BLOCKS_MIN, Block, Decision, Errors, decide, error_rates, share_of
+from mailrig.ab.decision import BLOCKS_MIN, CONFIDENCE, Block, Decision, Errors, decide, error_rates, share_of
 from mailrig.ab.figures import FIGURES, Figure, read_figure
 from mailrig.ab.sides import HERE, Side, make_side
 from mailrig.checkers import Verdict
@@ -24,7 +24,7 @@ from mailrig.store import Run
 
 #: Enough for a difference of 10 % in CPU time on two busy cores.
 BLOCKS: Final = 5
-#: A run that does not count is made again so often, seconds apart or not: the machine is what is was.
+#: A run that does not count is made again so often, for the machine has bad minutes.
 ATTEMPTS: Final = 3
 
 
@@ -176,7 +176,7 @@ def conclude(book: Book, options: Options, *, scenario: Scenario, seed: int, lab
     if len(whole) < BLOCKS_MIN:
         raise CompareError(f"{len(whole)} whole blocks: at least {BLOCKS_MIN} are needed")
     found = [(figure, *_blocks_of(figure, whole)) for figure in options.figures]
-    each = share_of(0.95, len(found))
+    each = share_of(CONFIDENCE, len(found))
     return Comparison(
         folder=book.path,
         scenario=scenario.name,
