@@ -11,6 +11,7 @@ Rule 3: a new gate is a new row in ``METRICS`` and one function; each has a reco
     verdict       what a judgement says            load      validity and latency
                                                    counters  metrics against rows
     leaks         secrets in any place             handover  whose spans there are, what Jaeger has
+    outages       when a server was away           adversity what shows only while something is wrong
     cost          CPU time by execution            memory    whether a process grows
 
 Callers: runner, cli, report; the digital twin's evidence is judged by the same code.
@@ -22,7 +23,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from mailrig.checkers import cost, counters, edges, handover, leaks, load, mail, memory, traces, work
+from mailrig.checkers import adversity, cost, counters, edges, handover, leaks, load, mail, memory, traces, work
 from mailrig.checkers.expression import UNITS, Check, CheckError, parse_check, parse_metric
 from mailrig.checkers.measurement import Measurement, Metric, Sample
 from mailrig.checkers.verdict import GateResult, Verdict, VerdictError, conclude
@@ -52,6 +53,7 @@ METRICS: Final[Mapping[str, Metric]] = {
     "unfinished": load.unfinished,
     "sample_gap": load.sample_gap,
     "saturation": work.worker_held,  # as validity: "at most four" means something once four were seen
+    "nemesis.undone": adversity.nemesis_undone,
     # mail
     "jobs.missing": mail.jobs_missing,
     "jobs.failed": mail.jobs_failed,
@@ -74,6 +76,15 @@ METRICS: Final[Mapping[str, Metric]] = {
     "memory.total": work.memory_total,
     "worker.cpu_per_execution": cost.cpu_per_execution,
     "memory.slope": memory.memory_slope,
+    # what only shows while something is wrong
+    "executions.killed": adversity.executions_killed,
+    "load.accepted": adversity.load_accepted,
+    "queue.depth": adversity.queue_depth,
+    "retry.depth": adversity.retry_depth,
+    "task.continued": adversity.task_continued,
+    "priority.overtaken": adversity.priority_overtaken,
+    "beat.ticks_wrong": adversity.beat_ticks_wrong,
+    "capacity.per_s": adversity.capacity_per_s,
     # traces
     "trace.incomplete": handover.of_spans(traces.trace_incomplete),
     "trace.edges_missing": handover.of_spans(edges.trace_edges_missing),
@@ -114,10 +125,10 @@ def validate_gates(gates: Sequence[Gate], contract: Contract, *, file: Path, kno
             name, _ = parse_metric(gate.metric)
             parse_check(gate.check, contract)
         except CheckError as err:
-            raise ScenarioError(f"gate {gate.id}: {err}", file=file, line=gate.line) from err
+            raise ScenarioError(f"gate {gate.id}: {err}", file=gate.file or file, line=gate.line) from err
         if name not in names:
             wrong = f"gate {gate.id}: metric {name!r} is not known"
-            raise ScenarioError(wrong, file=file, line=gate.line, allowed=", ".join(names))
+            raise ScenarioError(wrong, file=gate.file or file, line=gate.line, allowed=", ".join(names))
 
 
 def judge(scenario: Scenario, contract: Contract, evidence: Evidence) -> Verdict:

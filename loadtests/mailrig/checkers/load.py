@@ -112,7 +112,11 @@ def task_e2e(evidence: Evidence, _contract: Contract, _scenario: Scenario) -> Me
     samples = [
         Sample(
             value=(ends[task].value["ended_ns"] - request.intended_ns) / 1e9,
-            labels={"queue": ends[task].value["queue"], "outcome": str(ends[task].value["state"])},
+            labels={
+                "queue": ends[task].value["queue"],
+                "outcome": str(ends[task].value["state"]),
+                "tenant": request.value["tenant"],
+            },
             note=f"task {task} trace {ends[task].value['trace_id']}",
         )
         for request in requests(evidence, warmup=False)
@@ -127,7 +131,7 @@ def task_queue_time(evidence: Evidence, _contract: Contract, _scenario: Scenario
     samples = [
         Sample(
             value=(row["started_ns"] - max(jobs[row["job_id"]]["created_ns"], row["due_ns"])) / 1e9,
-            labels={"queue": row["queue"], "attempt": str(row["ordinal"])},
+            labels={"queue": row["queue"], "attempt": str(row["ordinal"]), "tenant": str(row.get("tenant_id"))},
             note=f"execution {row['execution_id']}",
         )
         for row in evidence.executions

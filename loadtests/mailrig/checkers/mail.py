@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from mailrig.checkers.measurement import Measurement, violations
+from mailrig.checkers.outages import cut_off
 from mailrig.checkers.view import (
     FINAL,
     SEND_TASK,
@@ -95,7 +96,8 @@ def send_promise_broken(evidence: Evidence, _contract: Contract, _scenario: Scen
     """Per (message, recipient): ``sent`` is in the ledger exactly once, ``failed`` never, ``unknown`` at most once.
 
     Messages with unknowns never exceed killed executions plus injected drops after DATA: one kill leaves one message
-    in doubt, with all of its recipients. Recipients of a job that is not settled are for ``jobs.unbalanced``.
+    in doubt, with all of its recipients. So may the loss of the database each send that was under way. Recipients of a
+    job that is not settled are for ``jobs.unbalanced``.
     """
     sends = [row for row in evidence.jobs if row["name"] == SEND_TASK]
     recipients = by_job(evidence.recipients)
@@ -150,8 +152,10 @@ def _too_many_unknown(recipients: Mapping[str, list[Row]], evidence: Evidence) -
     unknown = [job for job, rows in recipients.items() if any(row["state"] == "unknown" for row in rows)]
     kills = sum(row["outcome"] == "killed" for row in evidence.executions)
     drops = sum(entry.get("replied") is False for entry in delivered(evidence))
-    if len(unknown) > kills + drops:
-        yield f"{len(unknown)} messages have unknown recipients, with {kills} kills and {drops} drops after DATA"
+    cut = cut_off(evidence, SEND_TASK)
+    if len(unknown) > kills + drops + cut:
+        without = f"{kills} kills and {drops} drops after DATA" + (f", {cut} sends without a database" if cut else "")
+        yield f"{len(unknown)} messages have unknown recipients, with {without}"
 
 
 # --- envelope and header ----------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
 from mailrig.checkers.measurement import Measurement, Sample, nothing, series, violations
+from mailrig.checkers.outages import afloat, broker_returns
 from mailrig.checkers.view import (
     FINAL,
     Interval,
@@ -33,16 +34,29 @@ def worker_held(evidence: Evidence, _contract: Contract, _scenario: Scenario) ->
     Not acknowledged counts since the current main process started (a killed one leaves stale entries behind); running
     is united with it, because early acknowledgement would show only half of what is held.
     """
-    starts = worker_starts(evidence)
-    if not starts or not evidence.queues:
+    starts, samples = _epochs(evidence), readings(evidence)
+    if not starts or not samples:
         return nothing("no queue samples" if starts else "no worker process")
-    samples = sorted(evidence.queues, key=lambda row: row["time_ns"])
     running = _running_at([row["time_ns"] for row in samples], intervals(evidence))
     found = []
     for row, jobs in zip(samples, running, strict=True):
         held = {entry["task_id"] for entry in _live_unacked(row, starts)} | jobs
         found.append(Sample(value=len(held), note=f"at {row['time_ns']}: {', '.join(sorted(held))}"))
     return series(found, kind="", of="queue samples")
+
+
+def readings(evidence: Evidence) -> list[Row]:
+    """The samples of the broker, in order, without those in which it did not answer."""
+    return sorted((row for row in evidence.queues if "unacked" in row), key=lambda row: row["time_ns"])
+
+
+def _epochs(evidence: Evidence) -> list[int]:
+    """From when on a delivery is surely known of: a worker that began anew, a broker that came back.
+
+    What was delivered before stays among the unacknowledged when its worker died, or its answer met no broker.
+    """
+    starts = worker_starts(evidence)
+    return sorted([*starts, *broker_returns(evidence)]) if starts else []
 
 
 def _live_unacked(sample: Row, starts: list[int]) -> list[Row]:
@@ -131,7 +145,8 @@ def jobs_unbalanced(evidence: Evidence, contract: Contract, _scenario: Scenario)
     each copy of a message is leased (an execution), or finds its job leased or settled (a refusal), or is still in the
     broker, or was taken by the nemesis. Re-publishing adds to both sides. Only the death of a worker's main process
     may lose what it held (at most held_max, and one more reply that was on its way to it) or bring it back without a
-    publish, and each killed execution may come back once. Without deaths and kills the equation is exact.
+    publish, and each killed execution may come back once. A broker that is away may do either to the messages of all
+    jobs that are open then. Without deaths, kills and outages the equation is exact.
     Stale entries of a dead worker in ``unacked`` are not under way: their jobs are settled, or reported here.
     """
     if not evidence.broker or not evidence.jobs:
@@ -157,8 +172,8 @@ def _not_drained(evidence: Evidence) -> Iterator[str]:
 
 def _stale(evidence: Evidence) -> int:
     """Entries of the last sample that belong to a worker which is no more."""
-    last = max(evidence.queues, key=lambda row: row["time_ns"], default=None)
-    return 0 if last is None else len(last["unacked"]) - len(_live_unacked(last, worker_starts(evidence)))
+    samples = readings(evidence)
+    return len(samples[-1]["unacked"]) - len(_live_unacked(samples[-1], _epochs(evidence))) if samples else 0
 
 
 def _miscounted(evidence: Evidence) -> Iterator[str]:
@@ -180,8 +195,8 @@ def _flow(evidence: Evidence, contract: Contract) -> Iterator[str]:
     deaths = worker_deaths(evidence)
     kills = sum(row["outcome"] == "killed" for row in evidence.executions)
     held = int(contract.number("worker.held_max"))
-    lost = published - met - waiting - taken
-    if not -(deaths * held + kills) <= lost <= deaths * (held + 1):
+    lost, floating = published - met - waiting - taken, afloat(evidence)
+    if not -(deaths * held + kills + floating) <= lost <= deaths * (held + 1) + floating:
         yield (
             f"{published} published = {met} leased or refused + {waiting} in the broker + {taken} taken + {lost} "
             f"unaccounted for, with {deaths} deaths of a worker and {kills} killed executions"
