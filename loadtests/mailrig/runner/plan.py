@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from mailrig.checkers import validate
+from mailrig.history import HistoryError, read_history
 from mailrig.jaeger import Jaeger, Otlp, otlp_beside
 from mailrig.runner.load import Fleet
 from mailrig.scenario import (
+    OPS,
     Contract,
     Mutant,
     RigError,
@@ -45,6 +47,10 @@ class RunOptions:
     #: A scenario's name or file.
     scenario: str
     seed: int | None = None
+    #: At its full length.
+    full: bool = False
+    #: A history whose arrivals are repeated.
+    replay: Path | None = None
     #: A mutant's name.
     mutant: str | None = None
     #: More faults, each ``ACTION@SECONDS``.
@@ -93,7 +99,7 @@ class Plan:
     @property
     def facts(self) -> dict[str, Any]:
         """What run.json says besides what was run."""
-        facts: dict[str, Any] = {"attached": self.attachment is not None}
+        facts: dict[str, Any] = {"attached": self.attachment is not None, "full": self.scenario.full}
         if self.jaeger_link is not None:
             facts["jaeger_url"] = self.jaeger_link
         if self.fleet is not None:
@@ -106,7 +112,7 @@ class Plan:
 
     def environment(self) -> dict[str, str]:
         """What our own service is told beyond where its neighbours are; a mutant's word counts more."""
-        found = {}
+        found = dict(self.scenario.system.environment)
         if self.scenario.system.trace_sample < 1:
             found["MAIL_TRACE_SAMPLE"] = str(self.scenario.system.trace_sample)
         if self.otlp is not None:
@@ -142,14 +148,17 @@ def make_plan(options: RunOptions) -> Plan:
     _check_combination(options)
     attachment = Attachment.read(os.environ) if options.attach else None
     jaeger_url = options.jaeger or (attachment.jaeger_url if attachment else None)
+    contract, asked = load_contract(), load_scenario(options.scenario, full=options.full)
+    # Before anything is written into its text: here a gate's line is still that of its file.
+    validate(asked, contract)
     scenario = with_overrides(
-        load_scenario(options.scenario),
+        asked,
         seed=options.seed,
+        replay=_recorded(options.replay) if options.replay else {},
         nemesis=options.nemesis,
         system=_as_it_runs(attachment) if attachment else {},
         gates=JAEGER_GATE if jaeger_url and (attachment is None or attachment.span_dir) else "",
     )
-    contract = load_contract()
     validate(scenario, contract)
     if attachment is not None:
         scenario = _among_others(scenario)
@@ -178,6 +187,26 @@ def _check_combination(options: RunOptions) -> None:
         raise PlanError("--mutate changes a service that the rig starts, and with --attach it starts none")
     if options.attach and (named := [part for part, port in options.ports.items() if port]):
         raise PlanError(f"--{named[0]}-port is for a part that the rig starts, and with --attach it starts none")
+
+
+def _recorded(history: Path) -> dict[str, list[float]]:
+    """When each kind of request was due in a run, seconds after the start of its warm-up.
+
+    Raises:
+        PlanError: there is no such history, or no load in it.
+    """
+    try:
+        ops = read_history(history)
+    except (OSError, HistoryError) as err:
+        raise PlanError(f"--replay: {err}") from err
+    start_ns = next((op.time_ns for op in ops if op.f == "phase" and op.value.get("name") == "warmup"), None)
+    times: dict[str, list[float]] = {}
+    for op in ops:
+        if op.type == "invoke" and op.f in OPS and op.value["arrival"] >= 0 and start_ns is not None:
+            times.setdefault(op.f, []).append((op.value["intended_ns"] - start_ns) / 1e9)
+    if not times:
+        raise PlanError(f"--replay: {history} has no load in it")
+    return times
 
 
 def traced(jaeger_url: str | None, otlp_url: str | None) -> dict[str, str]:

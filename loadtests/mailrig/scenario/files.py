@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -19,6 +20,7 @@ from mailrig.scenario.layers import (
     gate_ids,
     has_full_length,
     joined,
+    replayed,
     without_own_keys,
 )
 from mailrig.scenario.model import (
@@ -164,10 +166,11 @@ def with_overrides(
     nemesis: Sequence[str] = (),
     system: Mapping[str, float] = MappingProxyType({}),
     gates: str = "",
+    replay: Mapping[str, Sequence[float]] = MappingProxyType({}),
 ) -> Scenario:
     """The scenario with another seed, other numbers of the system, more faults (``ACTION@SECONDS``) and gates.
 
-    Its text says so too.
+    With ``replay``, seconds by kind of request, arrivals come at those times. Its text says so too.
 
     Raises:
         ScenarioError: an action is not known, or its time is not a number.
@@ -178,13 +181,15 @@ def with_overrides(
     for key, value in system.items():
         text = re.sub(rf"(?m)^{key}\s*=.*\n", "", text, count=1)
         text = re.sub(r"(?m)^\[system\].*$", f"[system]\n{key} = {value}", text, count=1)
+    if replay:
+        text, _ = joined(replayed(blocks_of(text, scenario.file), replay))
     for argument in nemesis:
         action, _, at_s = argument.partition("@")
         if action not in NEMESIS_ACTIONS or not re.fullmatch(r"\d+(\.\d+)?", at_s):
             allowed = f"ACTION@SECONDS with {', '.join(NEMESIS_ACTIONS)}"
             raise ScenarioError(f"nemesis {argument!r} is not allowed", file=scenario.file, allowed=allowed)
         text += f'\n[[nemesis]]\nat_s = {at_s}\naction = "{action}"\n'
-    return parse_scenario(text + gates, scenario.file)
+    return replace(parse_scenario(text + gates, scenario.file), full=scenario.full)
 
 
 def _load(table: Table) -> Load:

@@ -11,7 +11,7 @@ Pure; called by files, which finds and reads the bases.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -19,6 +19,7 @@ from typing import Final
 _HEADER: Final = re.compile(r"^\s*(\[\[?)\s*([\w.\-]+)\s*\]\]?")
 _KEY: Final = re.compile(r"^\s*([\w\-]+(?:\s*\.\s*[\w\-]+)*)\s*=")
 _ID: Final = re.compile(r"""^\s*id\s*=\s*["']([^"']*)["']""")
+_KIND: Final = re.compile(r"""^\s*f\s*=\s*["'](\w+)["']""")
 _FULL: Final = "full"
 #: Keys at the top that speak to this module alone.
 OWN_KEYS: Final = ("extends", "without")
@@ -132,6 +133,28 @@ def _without_full(line: Line) -> Line:
 def without_own_keys(blocks: Sequence[Block]) -> list[Block]:
     """The blocks without what is said to this module."""
     return [_dropped(blocks[0], OWN_KEYS), *blocks[1:]] if blocks else []
+
+
+def replayed(blocks: Sequence[Block], times_s: Mapping[str, Sequence[float]]) -> list[Block]:
+    """The blocks with given times for each kind of request instead of rates; of two streams the first gets them."""
+    left, changed = dict(times_s), []
+    for block in blocks:
+        if block.path == "load":
+            changed.append(_with_keys(block, {"arrivals": '"replay"'}))
+        elif block.path == "load.op":
+            kind = next((match[1] for line in block.lines if (match := _KIND.match(line.text))), "")
+            times = ", ".join(f"{at_s:.6f}" for at_s in left.pop(kind, ()))
+            changed.append(_dropped(_with_keys(block, {"at_s": f"[{times}]"}), ["rate_per_s"]))
+        else:
+            changed.append(block)
+    return changed
+
+
+def _with_keys(block: Block, values: Mapping[str, str]) -> Block:
+    rest = _dropped(block, values)
+    place = 1 + next(n for n, line in enumerate(rest.lines) if _HEADER.match(line.text))
+    added = tuple(replace(rest.lines[place - 1], text=f"{key} = {value}") for key, value in values.items())
+    return replace(rest, lines=(*rest.lines[:place], *added, *rest.lines[place:]))
 
 
 def _place(blocks: Sequence[Block], path: str) -> int | None:
