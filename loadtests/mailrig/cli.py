@@ -33,7 +33,8 @@ LOCUST_WORKERS_MAX: Final = 100
 USAGE: Final = 2
 _EXIT_CODES: Final = (
     "Exit codes: 0 pass; 1 a gate failed (doctor: a trap, ab: slower); 2 wrong use or internal error; "
-    "3 warnings under --strict; 4 invalid or unknown; 129, 130, 143 after SIGHUP, SIGINT, SIGTERM, with everything stopped. "
+    "3 warnings under --strict; 4 invalid or unknown; "
+    "129, 130, 143 after SIGHUP, SIGINT, SIGTERM, with everything stopped. "
     "The first ctrl-C during a load only ends the load: what there is is drained and judged (invalid, exit code 130)."
 )
 
