@@ -26,6 +26,7 @@ def schedule_lag(evidence: Evidence, _contract: Contract, _scenario: Scenario) -
             value=max(request.invoke.time_ns - request.intended_ns, 0) / 1e9,
             labels={"f": request.f},
             note=f"arrival {request.invoke.value['arrival']} ({request.f})",
+            at_ns=request.intended_ns,
         )
         for request in requests(evidence, warmup=False)
     ]
@@ -84,7 +85,7 @@ def sample_gap(evidence: Evidence, _contract: Contract, _scenario: Scenario) -> 
         times = [min(phases), *(t for t in times if min(phases) < t < max(phases)), max(phases)]
     return series(
         [
-            Sample(value=(after - before) / 1e9, note=f"from {before} to {after}")
+            Sample(value=(after - before) / 1e9, note=f"from {before} to {after}", at_ns=before)
             for before, after in itertools.pairwise(times)
         ],
         kind="s",
@@ -99,6 +100,7 @@ def http_accept(evidence: Evidence, _contract: Contract, _scenario: Scenario) ->
             value=(request.answer.time_ns - request.intended_ns) / 1e9,
             labels={"f": request.f, "tenant": request.value["tenant"]},
             note=f"task {request.value['task_id']}",
+            at_ns=request.intended_ns,
         )
         for request in requests(evidence, warmup=False)
         if request.answer is not None and request.accepted
@@ -118,6 +120,7 @@ def task_e2e(evidence: Evidence, _contract: Contract, _scenario: Scenario) -> Me
                 "tenant": request.value["tenant"],
             },
             note=f"task {task} trace {ends[task].value['trace_id']}",
+            at_ns=request.intended_ns,
         )
         for request in requests(evidence, warmup=False)
         if request.accepted and (task := request.value["task_id"]) in ends
@@ -148,6 +151,7 @@ def task_run_time(evidence: Evidence, _contract: Contract, _scenario: Scenario) 
             value=(row["ended_ns"] - row["started_ns"]) / 1e9,
             labels={"queue": row["queue"], "outcome": str(row["outcome"])},
             note=f"execution {row['execution_id']}",
+            at_ns=row["started_ns"],
         )
         for row in evidence.executions
         if row["ended_ns"] is not None and row["job_id"] not in warm

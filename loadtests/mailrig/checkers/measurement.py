@@ -18,6 +18,8 @@ class Sample:
     labels: Mapping[str, str] = field(default_factory=dict)
     #: Which message, execution or instant it is, for a person.
     note: str = ""
+    #: When it was so, or was due; None where that says nothing. Windows, rates, slopes and ratios need it.
+    at_ns: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

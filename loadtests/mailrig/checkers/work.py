@@ -41,7 +41,8 @@ def worker_held(evidence: Evidence, _contract: Contract, _scenario: Scenario) ->
     found = []
     for row, jobs in zip(samples, running, strict=True):
         held = {entry["task_id"] for entry in _live_unacked(row, starts)} | jobs
-        found.append(Sample(value=len(held), note=f"at {row['time_ns']}: {', '.join(sorted(held))}"))
+        note = f"at {row['time_ns']}: {', '.join(sorted(held))}"
+        found.append(Sample(value=len(held), note=note, at_ns=row["time_ns"]))
     return series(found, kind="", of="queue samples")
 
 
@@ -221,7 +222,9 @@ def retry_delay_error(evidence: Evidence, contract: Contract, scenario: Scenario
             wanted_s = promised_delay_s(contract, retries) * scenario.system.time_scale
             delay_s = (after["due_ns"] - row["ended_ns"]) / 1e9
             note = f"job {job} retry {retries + 1}: {delay_s:.3f} s, promised {wanted_s:.3f} s"
-            found.append(Sample(value=abs(delay_s - wanted_s), labels={"queue": row["queue"]}, note=note))
+            found.append(
+                Sample(value=abs(delay_s - wanted_s), labels={"queue": row["queue"]}, note=note, at_ns=row["ended_ns"])
+            )
             retries += 1
     return series(found, kind="s", of="retries")
 
@@ -259,6 +262,7 @@ def memory_process(evidence: Evidence, _contract: Contract, _scenario: Scenario)
                 value=process["pss_bytes"],
                 labels={"kind": process["kind"], "pid": str(process["pid"])},
                 note=f"{process['kind']} {process['pid']} at {row['time_ns']}: {_mib(process['pss_bytes'])}",
+                at_ns=row["time_ns"],
             )
             for row in evidence.memory
             for process in row["processes"]
@@ -274,7 +278,7 @@ def memory_total(evidence: Evidence, _contract: Contract, _scenario: Scenario) -
         (row["time_ns"], sum(p["pss_bytes"] for p in row["processes"])) for row in evidence.memory if row["processes"]
     ]
     return series(
-        [Sample(value=total, note=f"at {time_ns}: {_mib(total)}") for time_ns, total in sums],
+        [Sample(value=total, note=f"at {time_ns}: {_mib(total)}", at_ns=time_ns) for time_ns, total in sums],
         kind="B",
         of="memory samples",
     )
