@@ -13,10 +13,11 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from mailrig import ab, completion, doctor, export, logs, report, runner, telling
+from mailrig import ab, completion, doctor, export, logs, mutation, report, runner, telling
 from mailrig.checkers import Verdict
 from mailrig.clients import Account
 from mailrig.jaeger import Otlp
@@ -140,6 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     broker.add_argument("--broker", metavar="URL", help="the Redis server to ask (default: the application's)")
     broker.add_argument("--offline", action="store_true", help="ask no server")
     seen.add_argument("--json", action="store_true", help="the answer for machines")
+    _mutants_arguments(add("mutants", _mutants, "run defects of the service, and say which gates see them"))
     shells = add("completion", _completion, "print the script by which a shell completes these commands")
     shells.add_argument("shell", choices=completion.SHELLS, help="such as: source <(mailrig completion bash)")
     return parser
@@ -182,6 +184,24 @@ def _run_arguments(run: argparse.ArgumentParser) -> None:
     _output(run)
     _runs_dir(run)
     _ports(run)
+
+
+def _mutants_arguments(command: argparse.ArgumentParser) -> None:
+    command.description = (
+        "Run defects of the service, each in its scenario behind a run of the healthy one, and print which gates "
+        "turned red. Exit code 1 when a mutant survives a gate that it names, 4 when one could not be judged. Each "
+        "run is kept as it ends, in RUNS_DIR/mutants."
+    )
+    command.add_argument("--only", metavar="NAME", nargs="+", default=[], help="these mutants (default: all)")
+    command.add_argument("--scenario", metavar="NAME", nargs="+", default=[], help="those of these scenarios")
+    command.add_argument(
+        "--resume", action="store_true", help="go on with the last campaign: what is unchanged is not run again"
+    )
+    command.add_argument("--list", action="store_true", help="run nothing: list them, and the gates without a mutant")
+    form = command.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="the matrix for machines")
+    form.add_argument("--markdown", action="store_true", help="the matrix for a step summary")
+    _runs_dir(command)
 
 
 def _which(command: argparse.ArgumentParser) -> None:
@@ -433,6 +453,30 @@ def _completion(arguments: argparse.Namespace) -> int:
     names = {"scenario": scenario_names(), "mutate": mutant_names()}
     print(completion.script(_parser(), arguments.shell, names), end="")
     return 0
+
+
+def _mutants(arguments: argparse.Namespace) -> int:
+    mutants = mutation.chosen(arguments.only, arguments.scenario)
+    if arguments.list:
+        print(mutation.listing(mutants, mutation.without_mutant(), as_json=arguments.json))
+        return 0
+    folder = arguments.runs_dir / "mutants"
+    earlier = mutation.Results.latest(folder) if arguments.resume else None
+    results = earlier or mutation.Results.begin(folder, datetime.now(UTC))
+    campaign = mutation.Campaign(mutants, results)
+
+    def run(scenario: str, mutant: str | None) -> tuple[Path, Verdict]:
+        made, verdict = runner.run(runner.RunOptions(scenario=scenario, mutant=mutant, runs_dir=folder))
+        return made.path, verdict
+
+    def tell(line: str) -> None:
+        print(f"mutants: {line}", file=sys.stderr, flush=True)
+
+    tell(f"results go to {results.file}; after a stop: --resume")
+    matrix = campaign.conduct(run, tell)
+    view = mutation.as_json if arguments.json else mutation.as_markdown if arguments.markdown else mutation.as_text
+    print(view(matrix))
+    return matrix.exit_code
 
 
 def _broker_findings(arguments: argparse.Namespace, url: str, result_url: str) -> tuple[list[doctor.Finding], str]:

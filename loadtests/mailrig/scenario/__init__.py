@@ -42,7 +42,7 @@ from mailrig.scenario.model import (
     Stage,
     System,
 )
-from mailrig.scenario.mutant import apply_patches, load_mutant, mutant_names
+from mailrig.scenario.mutant import apply_patches, check_patches, load_mutant, mutant_names
 
 __all__ = [
     "ARRIVALS",
@@ -68,6 +68,7 @@ __all__ = [
     "System",
     "UnknownNameError",
     "apply_patches",
+    "check_patches",
     "full_lengths",
     "load_contract",
     "load_mutant",

@@ -59,6 +59,22 @@ def apply_patches(mutant: Mutant, source: Path, target: Path) -> None:
     Raises:
         MutantError: a file is missing, or a patch's text is not there exactly once; nothing is copied then.
     """
+    patched = _patched(mutant, source)
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+    for name, text in patched.items():
+        (target / name).write_text(text, encoding="utf-8")
+
+
+def check_patches(mutant: Mutant, source: Path) -> None:
+    """See whether the patches apply; copies nothing.
+
+    Raises:
+        MutantError: as ``apply_patches``.
+    """
+    _patched(mutant, source)
+
+
+def _patched(mutant: Mutant, source: Path) -> dict[str, str]:
     patched: dict[str, str] = {}
     for patch in mutant.patches:
         file = source / patch.file
@@ -68,6 +84,4 @@ def apply_patches(mutant: Mutant, source: Path, target: Path) -> None:
         if (count := text.count(patch.old)) != 1:
             raise MutantError(f"mutant {mutant.name}: {patch.old!r} is {count} times in {patch.file}, not once")
         patched[patch.file] = text.replace(patch.old, patch.new)
-    shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-    for name, text in patched.items():
-        (target / name).write_text(text, encoding="utf-8")
+    return patched
