@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from mailrig import ab, completion, doctor, export, logs, mutation, report, runner, telling
+from mailrig import ab, catalogue, completion, doctor, export, logs, mutation, report, runner, telling
 from mailrig.checkers import Verdict
 from mailrig.clients import Account
 from mailrig.jaeger import Otlp
@@ -90,6 +90,9 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     _run_arguments(add("run", _run, "run a scenario, or all of them, and judge it"))
+    add("scenarios", _scenarios, "list the scenarios: what each proves, how long, by which gates").add_argument(
+        "--json", action="store_true", help="the list for machines, with the ids of all gates"
+    )
     up = add("up", _up, "bring the whole system up and leave it running until ctrl-C")
     up.add_argument(
         "--time-scale", type=_time_scale, default=1.0, help="0.05 to 1: scales backoff, leases, beat (default: 1)"
@@ -156,6 +159,10 @@ def _run_arguments(run: argparse.ArgumentParser) -> None:
         "--resume",
         action="store_true",
         help="with --all: leave out what has passed or failed already, and is still the same",
+    )
+    run.add_argument("--full", action="store_true", help="the scenario's full length, at the document's times")
+    run.add_argument(
+        "--replay", metavar="RUN", help="requests come when they came in this run, a folder or a scenario's latest"
     )
     run.add_argument("--seed", type=int, help="another seed than the scenario's")
     run.add_argument("--mutate", metavar="NAME", help=f"break the service: {', '.join(mutant_names())}")
@@ -276,6 +283,8 @@ def _run(arguments: argparse.Namespace) -> int:
     options = runner.RunOptions(
         scenario=arguments.scenario or "",
         seed=arguments.seed,
+        full=arguments.full,
+        replay=_history_of(arguments),
         mutant=arguments.mutate,
         nemesis=tuple(arguments.nemesis),
         runs_dir=arguments.runs_dir,
@@ -291,6 +300,13 @@ def _run(arguments: argparse.Namespace) -> int:
         return _run_all(options, arguments)
     folder, verdict = runner.run(options)
     return _tell(folder, verdict, arguments)
+
+
+def _history_of(arguments: argparse.Namespace) -> Path | None:
+    """The history of the run that is to be repeated."""
+    if arguments.replay is None:
+        return None
+    return open_run(arguments.replay, runs_dir=arguments.runs_dir).path / "history.jsonl"
 
 
 def _run_all(options: runner.RunOptions, arguments: argparse.Namespace) -> int:
@@ -340,6 +356,12 @@ def _tell(folder: Run, verdict: Verdict, arguments: argparse.Namespace) -> int:
     else:
         print(telling.verdict_text(folder, verdict))
     return code
+
+
+def _scenarios(arguments: argparse.Namespace) -> int:
+    found = catalogue.entries()
+    print(catalogue.as_json(found) if arguments.json else catalogue.as_text(found, width=telling.width()))
+    return 0
 
 
 def _up(arguments: argparse.Namespace) -> int:
