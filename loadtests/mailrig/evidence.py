@@ -60,6 +60,8 @@ class Evidence:
     broker: Row = field(default_factory=dict)
     #: run.json.
     run: Row = field(default_factory=dict)
+    #: baseline.json: what an earlier run says of the metrics that gates compare; only if this one is held against one.
+    baseline: Row = field(default_factory=dict)
     history: tuple[Op, ...] = ()
     #: The promises that the run was made under; None when the run has no copy.
     contract: Contract | None = None
@@ -86,6 +88,7 @@ def load_evidence(run_dir: Path) -> Evidence:
         **rows,
         broker=_read_object(folder / "broker.json"),
         run=_read_object(run_dir / "run.json"),
+        baseline=_read_object(run_dir / "baseline.json"),
         history=_read_history(run_dir / "history.jsonl"),
         contract=load_contract(contract) if contract.is_file() else None,
         missing=frozenset(file.name for file in wanted if not file.is_file()),

@@ -5,6 +5,7 @@ Rule 1: no clock, no socket, no file, and none of the system's rules: the number
 Rule 2: a metric without samples is ``unknown``, and so is a checker that crashes; neither is ever a pass.
 Rule 3: a new gate is a new row in ``METRICS`` and one function; each has a recorded run that it fails (tests/runs).
 
+    applying      checks in windows, as slopes and beside a baseline
     expression    the language of checks           mail      promise, envelopes, Bcc, synced rows, tenants
     measurement   what a metric answers            work      held, running, retries, conservation, memory
     view          indexes over evidence            traces    completeness of traces, by spans and edges
@@ -24,7 +25,8 @@ from pathlib import Path
 from typing import Final
 
 from mailrig.checkers import adversity, cost, counters, edges, handover, leaks, load, mail, memory, traces, work
-from mailrig.checkers.expression import UNITS, Check, CheckError, parse_check, parse_metric
+from mailrig.checkers.applying import Baseline, apply, check_gate, read_baseline
+from mailrig.checkers.expression import RATE, SLOPE, Check, CheckError, parse_check, parse_metric
 from mailrig.checkers.measurement import Measurement, Metric, Sample
 from mailrig.checkers.verdict import GateResult, Verdict, VerdictError, conclude
 from mailrig.evidence import Evidence
@@ -123,7 +125,7 @@ def validate_gates(gates: Sequence[Gate], contract: Contract, *, file: Path, kno
     for gate in gates:
         try:
             name, _ = parse_metric(gate.metric)
-            parse_check(gate.check, contract)
+            check_gate(parse_check(gate.check, contract), gate)
         except CheckError as err:
             raise ScenarioError(f"gate {gate.id}: {err}", file=gate.file or file, line=gate.line) from err
         if name not in names:
@@ -142,7 +144,10 @@ def judge(scenario: Scenario, contract: Contract, evidence: Evidence) -> Verdict
             cache[name] = METRICS[name](evidence, contract, scenario)
         return cache[name]
 
-    gates = (*_cut_short(evidence), *judge_gates(scenario.gates, contract, measure))
+    def beside(gate: Gate) -> Baseline | None:
+        return _baseline(evidence, scenario, gate)
+
+    gates = (*_cut_short(evidence), *judge_gates(scenario.gates, contract, measure, beside=beside))
     started_ns, ended_ns = evidence.run.get("started_ns"), evidence.run.get("ended_ns")
     return Verdict(
         verdict=conclude(gates),
@@ -165,14 +170,32 @@ def _cut_short(evidence: Evidence) -> tuple[GateResult, ...]:
     return (_result(gate, gate.check, unit="", verdict="invalid", detail=detail, observed=1.0),)
 
 
+def _baseline(evidence: Evidence, scenario: Scenario, gate: Gate) -> Baseline | None:
+    """What the run that this one is held against says of the gate's metric."""
+    kept = evidence.baseline
+    row = kept.get("metrics", {}).get(gate.metric)
+    if row is None:
+        return None
+    return read_baseline(row, same_schedule=kept.get("text") == scenario.text, name=f"run {kept.get('run')}")
+
+
 def judge_gates(
-    gates: Sequence[Gate], contract: Contract, measure: Callable[[str], Measurement]
+    gates: Sequence[Gate],
+    contract: Contract,
+    measure: Callable[[str], Measurement],
+    *,
+    beside: Callable[[Gate], Baseline | None] = lambda _: None,
 ) -> tuple[GateResult, ...]:
     """Each gate by what its metric measures; others than runs of the service have metrics of their own."""
-    return tuple(_judge_gate(gate, contract, measure) for gate in gates)
+    return tuple(_judge_gate(gate, contract, measure, beside) for gate in gates)
 
 
-def _judge_gate(gate: Gate, contract: Contract, measure: Callable[[str], Measurement]) -> GateResult:
+def _judge_gate(
+    gate: Gate,
+    contract: Contract,
+    measure: Callable[[str], Measurement],
+    beside: Callable[[Gate], Baseline | None],
+) -> GateResult:
     try:
         name, labels = parse_metric(gate.metric)
         check = parse_check(gate.check, contract)
@@ -180,19 +203,26 @@ def _judge_gate(gate: Gate, contract: Contract, measure: Callable[[str], Measure
         samples = _select(measurement, labels)
         if not samples:
             reason = measurement.reason or f"no sample has {labels}"
-            return _result(gate, str(check), unit=check.unit, verdict="unknown", detail=(reason,))
-        observed = check.observe([sample.value for sample in samples], measurement.kind)
+            return _result(gate, str(check), unit=check.unit_text, verdict="unknown", detail=(reason,))
+        seen = apply(check, gate, samples, measurement.kind, beside(gate) if check.baseline else None)
     except Exception as err:  # noqa: BLE001  # whatever breaks in a checker, the run is not known to be good
         return _result(gate, gate.check, unit="", verdict="unknown", detail=(f"{type(err).__name__}: {err}",))
-    holds = check.holds(observed)
     return _result(
         gate,
-        str(check),
-        observed=observed / UNITS[check.unit][1],
-        unit=check.unit,
-        verdict="pass" if holds else _broken(gate),
-        detail=_detail(measurement, samples, check, holds=holds),
+        _as_judged(check, gate),
+        observed=seen.value / check.factor,
+        unit=check.unit_text,
+        verdict="pass" if seen.holds else _broken(gate),
+        detail=(*seen.notes, *_detail(measurement, samples, check, holds=seen.holds)),
     )
+
+
+def _as_judged(check: Check, gate: Gate) -> str:
+    """The check with the numbers in it, and what else the gate says."""
+    words = [str(check)]
+    words += [f"for {gate.window}"] if gate.window else []
+    words += [f"min effect {gate.min_effect}"] if gate.min_effect else []
+    return ", ".join(words)
 
 
 def _select(measurement: Measurement, labels: Mapping[str, str]) -> list[Sample]:
@@ -207,6 +237,8 @@ def _detail(measurement: Measurement, samples: list[Sample], check: Check, *, ho
     """The cases behind a broken gate: what was counted, else the samples that are out of bounds, worst first."""
     if holds or measurement.examples:
         return measurement.examples
+    if check.baseline or check.aggregate in {RATE, SLOPE}:
+        return ()
     outside = [sample for sample in samples if sample.note and not check.holds(sample.value)]
     outside.sort(key=lambda sample: sample.value, reverse=check.operator.startswith("<"))
     return tuple(sample.note for sample in outside)

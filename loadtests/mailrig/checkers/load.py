@@ -136,6 +136,7 @@ def task_queue_time(evidence: Evidence, _contract: Contract, _scenario: Scenario
             value=(row["started_ns"] - max(jobs[row["job_id"]]["created_ns"], row["due_ns"])) / 1e9,
             labels={"queue": row["queue"], "attempt": str(row["ordinal"]), "tenant": str(row.get("tenant_id"))},
             note=f"execution {row['execution_id']}",
+            at_ns=row["started_ns"],
         )
         for row in evidence.executions
         if row["job_id"] in jobs and row["job_id"] not in warm

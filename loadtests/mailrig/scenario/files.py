@@ -304,6 +304,8 @@ def _gates(top: Table) -> tuple[Gate, ...]:
             metric=table.text("metric"),
             check=table.text("check"),
             severity=table.text("severity", default="fail", choices=SEVERITIES),
+            window=table.text("for", default=""),
+            min_effect=table.text("min_effect", default=""),
             **_origin(table, "id"),
         )
         table.done()

@@ -155,6 +155,10 @@ class Gate:
     check: str
     #: ``fail`` or ``warn``.
     severity: str = "fail"
+    #: ``for``: the check must hold in each window of this length; empty for the whole run.
+    window: str = ""
+    #: A ratio to a baseline breaks the gate only if the difference is beyond this too; empty for any.
+    min_effect: str = ""
     #: Where it was written; the file is the scenario's own unless it was inherited.
     line: int | None = None
     file: Path | None = None

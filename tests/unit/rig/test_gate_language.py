@@ -1,5 +1,6 @@
 """The language of gates: what it reads, what it refuses, and that it never guesses."""
 
+import re
 from contextlib import suppress
 
 import pytest
@@ -10,22 +11,56 @@ from mailrig.checkers import validate
 from mailrig.checkers.expression import (
     AGGREGATES,
     OPERATORS,
+    TIMES,
     UNITS,
     Check,
     CheckError,
     parse_check,
     parse_metric,
-    percentile,
+    parse_quantity,
+    parse_window,
 )
 from mailrig.scenario import ScenarioError, load_contract, load_scenario, parse_scenario
+from mailrig.statistics import percentile
 
 CONTRACT = load_contract()
-CHECKS = st.builds(
-    Check,
-    aggregate=st.sampled_from(["", *AGGREGATES, "p50", "p99", "p99.9", "p100"]),
-    operator=st.sampled_from(sorted(OPERATORS)),
-    number=st.floats(allow_nan=False, allow_infinity=False),
-    unit=st.sampled_from(sorted(UNITS)),
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
+SURE = st.none() | st.floats(min_value=0.5, max_value=0.999).map(lambda value: round(value, 4))
+BOUNDS = st.sampled_from(["<", "<=", ">", ">="])
+CHECKS = st.one_of(
+    st.builds(
+        Check,
+        aggregate=st.sampled_from(["", *AGGREGATES, "p50", "p99", "p99.9", "p100"]),
+        operator=st.sampled_from(sorted(OPERATORS)),
+        number=NUMBERS,
+        unit=st.sampled_from(sorted(UNITS)),
+    ),
+    st.builds(
+        Check,
+        aggregate=st.just("rate"),
+        operator=st.sampled_from(sorted(OPERATORS)),
+        number=NUMBERS,
+        unit=st.just(""),
+        per=st.sampled_from(sorted(TIMES)),
+    ),
+    st.builds(
+        Check,
+        aggregate=st.just("slope"),
+        operator=BOUNDS,
+        number=NUMBERS,
+        unit=st.sampled_from(sorted(UNITS)),
+        per=st.sampled_from(sorted(TIMES)),
+        confidence=SURE,
+    ),
+    st.builds(
+        Check,
+        aggregate=st.sampled_from(["mean", "p50", "p99.9"]),
+        operator=BOUNDS,
+        number=NUMBERS,
+        unit=st.just(""),
+        baseline=st.just(value=True),
+        confidence=SURE,
+    ),
 )
 VALUES = st.lists(st.floats(min_value=-1e9, max_value=1e9), min_size=1)
 
@@ -86,6 +121,37 @@ def test_a_malformed_check_is_refused(text):
         parse_check(text, CONTRACT)
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("slope < 1MiB", "a slope is by a time: write NUMBER/s|min|h"),
+        ("rate > 10", "a rate is by a time"),
+        ("rate > 10ms/s", "a rate counts"),
+        ("p95 < 20ms/s", "only a rate and a slope are by a time"),
+        ("p95 ratio baseline <= 1.15ms", "a ratio is a plain number"),
+        ("max ratio baseline <= 1.15", "a ratio is that of mean or pN"),
+        ("ratio baseline <= 1.15", "a ratio is that of mean or pN"),
+        ("p95 ratio baseline == 1", "what is not exact has a bound, allowed: <, <=, >=, >"),
+        ("slope != 0/s", "what is not exact has a bound"),
+        ("p95 < 20ms confidence 0.95", "only a slope and a ratio have a confidence"),
+        ("slope < 1/s confidence 0.2", "a confidence is from 0.5 to 0.999"),
+        ("p95 ratio base <= 1", "malformed; allowed: .*ratio baseline"),
+    ],
+)
+def test_what_can_not_be_meant_is_refused_with_what_can(text, told):
+    with pytest.raises(CheckError, match=re.escape(told).replace(r"\.\*", ".*")):
+        parse_check(text, CONTRACT)
+
+
+def test_quantities_have_units_and_a_window_is_a_time():
+    assert parse_quantity("5ms") == (0.005, "s")
+    assert parse_quantity("2MiB") == (2 * 2.0**20, "B")
+    assert parse_window("1.5min") == 90
+    for text in ("10", "0s", "5MiB", "x", "-3s"):
+        with pytest.raises(CheckError, match="allowed"):
+            parse_window(text)
+
+
 def test_a_bound_without_its_unit_is_refused_rather_than_guessed():
     with pytest.raises(CheckError, match="use ms, s, min"):
         parse_check("p95 < 20", CONTRACT).observe([0.1], "s")
@@ -119,6 +185,17 @@ def test_the_shipped_scenarios_have_gates_that_can_be_judged():
     ("old", "new", "message"),
     [
         ('"worker.running"', '"worker.runing"', r"smoke.toml:\d+: gate running: metric 'worker.runing' is not known"),
+        (
+            'check = "p95 < 5s"',
+            'check = "p95 < 5s"\nfor = "10"',
+            r"smoke.toml:\d+: gate send-e2e-p95: for '10' is not allowed",
+        ),
+        ('check = "p95 < 5s"', 'check = "p95 < 5s"\nmin_effect = "5ms"', r"smoke.toml:\d+: .*goes with a ratio"),
+        (
+            'check = "p95 < 5s"',
+            'check = "p95 < 5s"\nfor = "1s"\nwithin = "2s"',
+            r"smoke.toml:\d+: .*within is not known",
+        ),
         ('check = "p95 < 5s"', 'check = "p95 < 5 seconds"', r"smoke.toml:\d+: gate send-e2e-p95: .* malformed"),
     ],
 )
