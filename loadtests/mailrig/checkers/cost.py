@@ -5,6 +5,7 @@ Pure. Called through ``METRICS``.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 
 from mailrig.checkers.measurement import Measurement, Sample, nothing
@@ -53,4 +54,4 @@ def _spent_s(readings: list[Row]) -> float:
     for row in readings:
         for process in row["processes"]:
             latest[process["pid"]] = max(latest[process["pid"]], process["cpu_s"])
-    return sum(cpu_s - before.get(pid, 0.0) for pid, cpu_s in latest.items())
+    return math.fsum(cpu_s - before.get(pid, 0.0) for pid, cpu_s in latest.items())
