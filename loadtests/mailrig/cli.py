@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from mailrig import ab, catalogue, completion, doctor, export, logs, mutation, report, runner, telling
+from mailrig import ab, catalogue, claims, completion, doctor, export, logs, mutation, report, runner, telling
 from mailrig.checkers import Verdict
 from mailrig.clients import Account
 from mailrig.jaeger import Otlp
@@ -90,9 +90,9 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     _run_arguments(add("run", _run, "run a scenario, or all of them, and judge it"))
-    add("scenarios", _scenarios, "list the scenarios: what each proves, how long, by which gates").add_argument(
-        "--json", action="store_true", help="the list for machines, with the ids of all gates"
-    )
+    add(
+        "scenarios", _scenarios, "list the scenarios: what each proves, how long it takes, by which gates"
+    ).add_argument("--json", action="store_true", help="the list for machines, with the ids of all gates")
     up = add("up", _up, "bring the whole system up and leave it running until ctrl-C")
     up.add_argument(
         "--time-scale", type=_time_scale, default=1.0, help="0.05 to 1: scales backoff, leases, beat (default: 1)"
@@ -145,9 +145,28 @@ def _parser() -> argparse.ArgumentParser:
     broker.add_argument("--offline", action="store_true", help="ask no server")
     seen.add_argument("--json", action="store_true", help="the answer for machines")
     _mutants_arguments(add("mutants", _mutants, "run defects of the service, and say which gates see them"))
+    _claims_arguments(add("claims", _claims, "say what the architecture document claims and what runs have measured"))
     shells = add("completion", _completion, "print the script by which a shell completes these commands")
     shells.add_argument("shell", choices=completion.SHELLS, help="such as: source <(mailrig completion bash)")
     return parser
+
+
+def _claims_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "which", metavar="RUN", nargs="+", help="a run's folder, or a scenario's name for its latest run"
+    )
+    endings = ", ".join(claims.FORMATS)
+    command.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        action="append",
+        default=[],
+        help=f"write the page there, by its ending: {endings}; may be repeated (default: Markdown to stdout)",
+    )
+    command.add_argument("--json", action="store_true", help="print it for machines")
+    _runs_dir(command)
 
 
 def _run_arguments(run: argparse.ArgumentParser) -> None:
@@ -469,6 +488,20 @@ def _doctor(arguments: argparse.Namespace) -> int:
         print("\n".join([*lines, f"broker: {away}", doctor.summary(findings)]))
     lacking = any(not right for _, right, _ in parts)
     return USAGE if lacking else int(any(f.finding == doctor.TRAP for f in findings))
+
+
+def _claims(arguments: argparse.Namespace) -> int:
+    """Exit code 1 where a run shows that a claim is not so."""
+    writers = [claims.writer(path) for path in arguments.output]
+    page = claims.measure(
+        claims.load_claims(), [open_run(which, runs_dir=arguments.runs_dir) for which in arguments.which]
+    )
+    for path, write in zip(arguments.output, writers, strict=True):
+        path.write_text(write(page), encoding="utf-8")
+        print(path, file=sys.stderr)
+    if arguments.json or not arguments.output:
+        print(claims.FORMATS[".json" if arguments.json else ".md"](page), end="")
+    return int(page.counts[claims.BROKEN] > 0)
 
 
 def _completion(arguments: argparse.Namespace) -> int:

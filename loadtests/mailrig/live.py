@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from mailrig.checkers.expression import UNITS, Check, CheckError, parse_check, parse_metric
+from mailrig.checkers.expression import UNITS, Check, parse_check, parse_metric
 from mailrig.clients import Timing
 from mailrig.scenario import Contract, Gate, Scenario
 
@@ -142,9 +142,11 @@ def _readable(gate: Gate, contract: Contract, kinds: Mapping[str, str]) -> tuple
         metric, labels = parse_metric(gate.metric)
         check = parse_check(gate.check, contract)
         metric = HELD if metric == "saturation" else metric
-        # A bound of the wrong kind is the judge's to refuse.
+        # A bound of the wrong kind is the judge's to refuse, and what is by a time or a baseline is the judge's alone.
         check.observe([0.0], kinds.get(metric, ""))
-    except CheckError:
+    except ValueError:
+        return None
+    if "baseline" in gate.check:
         return None
     told = {label for name, label in _TIMED.values() if name == metric}
     return (check, metric, labels) if metric in kinds and labels.keys() <= told else None
