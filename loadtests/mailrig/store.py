@@ -37,16 +37,26 @@ class Run:
         Raises:
             RunError: it can't be written.
         """
+        files = {_MARK: scenario.text, "contract.toml": contract.text}
+        return cls.of_files(runs_dir, scenario.name, files, started=started)
+
+    @classmethod
+    def of_files(cls, runs_dir: Path, name: str, files: Mapping[str, str], *, started: datetime) -> Self:
+        """A new folder of a name with these files in it; ``latest`` points to it.
+
+        Raises:
+            RunError: it can't be written.
+        """
         stamp = started.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
         try:
-            run = cls(path=_new_folder(runs_dir / scenario.name, stamp))
+            run = cls(path=_new_folder(runs_dir / name, stamp))
             run.evidence.mkdir()
             run.logs.mkdir()
-            run.write_text(_MARK, scenario.text)
-            run.write_text("contract.toml", contract.text)
+            for file, text in files.items():
+                run.write_text(file, text)
             _point_latest(run.path)
         except OSError as err:
-            raise RunError(f"{runs_dir / scenario.name} can't be written: {err.strerror}") from err
+            raise RunError(f"{runs_dir / name} can't be written: {err.strerror}") from err
         return run
 
     @property

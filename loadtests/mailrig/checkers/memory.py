@@ -7,7 +7,7 @@ least in its first seconds, is left out. One that is recycled begins anew, so th
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from mailrig.checkers.measurement import Measurement, Sample, nothing, series
@@ -32,12 +32,15 @@ def memory_slope(evidence: Evidence, _contract: Contract, _scenario: Scenario) -
     A gate on ``{bound=low}`` fails only what certainly leaks; one on ``{bound=high}``, or on no bound, passes only what
     certainly does not.
     """
-    if not evidence.memory:
+    return slopes(evidence.memory)
+
+
+def slopes(memory: Sequence[Row]) -> Measurement:
+    """The samples of ``memory_slope``, of any worker's memory lines."""
+    if not memory:
         return nothing("no memory samples")
     samples = [
-        sample
-        for (kind, pid), points in processes(evidence.memory)
-        for sample in _samples(kind, pid, after_warm(points))
+        sample for (kind, pid), points in processes(memory) for sample in _samples(kind, pid, after_warm(points))
     ]
     return series(samples, kind="B", of=f"process with {POINTS_MIN} memory samples after its warm-up")
 
