@@ -54,11 +54,14 @@ SETTINGS = (
 )
 #: Options of the transport that traps read; others may hold passwords (sentinel_kwargs).
 TRANSPORT_OPTIONS = (
+    "global_keyprefix",
     "priority_steps",
     "queue_order_strategy",
     "sep",
     "socket_connect_timeout",
     "socket_timeout",
+    "unacked_index_key",
+    "unacked_key",
     "unacked_restore_interval",
     "unacked_restore_throttle",
     "visibility_timeout",

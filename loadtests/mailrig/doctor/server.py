@@ -33,11 +33,11 @@ def ask_server(url: str, result_url: str = "", *, timeout_s: float = TIMEOUT_S) 
         AwayError: it does not answer, or is no Redis.
     """
     try:
-        with _client(url, timeout_s) as client:
+        with connect(url, timeout_s) as client:
             facts = _facts(client)
         results = _results(result_url, timeout_s) if _is_redis(result_url) else {}
     except (redis.RedisError, OSError, ValueError) as err:
-        raise AwayError(f"{place(url)} can't be asked: {_reason(err, timeout_s)}") from err
+        raise AwayError(f"{place(url)} can't be asked: {reason(err, timeout_s)}") from err
     return Server(place=place(url), **facts, **results)
 
 
@@ -60,8 +60,8 @@ def _is_redis(url: str) -> bool:
     return url.partition("://")[0] in _SCHEMES
 
 
-def _reason(err: Exception, timeout_s: float) -> str:
-    """Without the server's own words: redis-py puts its arguments into some."""
+def reason(err: Exception, timeout_s: float) -> str:
+    """What went wrong, without the server's own words: redis-py puts its arguments into some."""
     if isinstance(err, redis.AuthenticationError):
         return "it refuses the password"
     if isinstance(err, redis.TimeoutError):
@@ -71,7 +71,12 @@ def _reason(err: Exception, timeout_s: float) -> str:
     return type(err).__name__
 
 
-def _client(url: str, timeout_s: float) -> redis.Redis:
+def connect(url: str, timeout_s: float) -> redis.Redis:
+    """A client that tries once, as kombu reads the URL.
+
+    Raises:
+        ValueError: it is no URL of a Redis.
+    """
     if not _is_redis(url):
         raise ValueError
     # kombu's empty database is a path of slashes.
@@ -122,7 +127,7 @@ def _write_errors(info: Mapping[str, Any]) -> list[str]:
 
 
 def _results(url: str, timeout_s: float) -> dict[str, Any]:
-    with _client(url, timeout_s) as client:
+    with connect(url, timeout_s) as client:
         keys = _some_results(client)
         lives = [int(client.ttl(key)) for key in keys]
     # -2 says that it has gone since.
