@@ -6,6 +6,7 @@ is asked over blocks that promtool made of the same run's export.
 
 import json
 import re
+from collections import Counter
 
 import pytest
 from programs import find_program
@@ -136,14 +137,18 @@ def _rows(run, what):
         return [json.loads(line) for line in lines]
 
 
-def test_what_prometheus_shows_in_the_end_are_the_rows(watched):
-    """The whole way: row, exporter, Prometheus."""
-    outcomes = [row["outcome"] for row in _rows(watched.run, "executions") if row["outcome"]]
-    query = "sum by (outcome) (mail_executions_total) > 0"
-    found = watched.prometheus.at(query, watched.window.end_s)
+def test_what_prometheus_shows_are_the_rows_of_that_moment(watched):
+    """The whole way: row, exporter, Prometheus. The run goes on behind the moment: each mailbox is read once more."""
+    rows = [row for row in _rows(watched.run, "executions") if row["outcome"]]
+    (at,) = watched.prometheus.at("max(timestamp(mail_executions_total))", watched.window.end_s)
+    # Ended, committed and counted for sure, a second before the scrape; nobody saw the end of one that was killed.
+    sure_ns = (float(at["values"][0][1]) - 1) * 1e9
+    sure = Counter(row["outcome"] for row in rows if (row["ended_ns"] or sure_ns + 1) <= sure_ns)
+    found = watched.prometheus.at("sum by (outcome) (mail_executions_total) > 0", watched.window.end_s)
     shown = {series["metric"]["outcome"]: float(series["values"][0][1]) for series in found}
-    counted = {outcome: float(outcomes.count(outcome)) for outcome in set(outcomes)}
-    if all(row["state"] in JOB_STATES_FINAL for row in _rows(watched.run, "jobs")):
-        assert shown == counted
+    assert sum(sure.values()) > len(rows) / 2
+    assert all(shown[outcome] >= count for outcome, count in sure.items())
     # On a machine on which nothing was done in time, work went on when the rows had been read.
-    assert all(shown[outcome] >= count for outcome, count in counted.items())
+    if all(row["state"] in JOB_STATES_FINAL for row in _rows(watched.run, "jobs")):
+        whole = Counter(row["outcome"] for row in rows)
+        assert all(count <= whole[outcome] for outcome, count in shown.items())
