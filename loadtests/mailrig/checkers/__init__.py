@@ -80,6 +80,7 @@ METRICS: Final[Mapping[str, Metric]] = {
     "memory.slope": memory.memory_slope,
     # what only shows while something is wrong
     "executions.killed": adversity.executions_killed,
+    "worker.children": adversity.worker_children,
     "load.accepted": adversity.load_accepted,
     "queue.depth": adversity.queue_depth,
     "retry.depth": adversity.retry_depth,

@@ -52,6 +52,15 @@ def executions_killed(evidence: Evidence, _contract: Contract, _scenario: Scenar
     )
 
 
+def worker_children(evidence: Evidence, _contract: Contract, _scenario: Scenario) -> Measurement:
+    """How many processes have run tasks on each node: more than there are slots once processes are recycled."""
+    nodes: dict[str, set[tuple[int, int]]] = defaultdict(set)
+    for row in evidence.executions:
+        nodes[row["node"]].add((row["pid"], row["process_start_ns"]))
+    found = [Sample(value=len(seen), labels={"node": n}, note=f"{n}: {len(seen)}") for n, seen in sorted(nodes.items())]
+    return series(found, kind="", of="executions")
+
+
 def load_accepted(evidence: Evidence, _contract: Contract, _scenario: Scenario) -> Measurement:
     """How many requests of each kind were answered by 202, as one sample each: a scenario says how many it needs."""
     counts: dict[str, int] = defaultdict(int)

@@ -3,8 +3,8 @@
 Rule 1: the result is plain TOML that stands alone, so that a run keeps all of what was run in one file.
 Rule 2: every line knows the file and the line it came from, so that a mistake is named where it was made.
 Tables are merged key by key, and whoever extends has the last word; arrays of tables are appended, but a gate takes
-the place of the base's gate of its id. ``[full.X]`` changes keys of ``[X]``; ``[[full.X]]`` replaces all
-``[[X]]``.
+the place of the one with its id. ``[full.X]`` changes keys of ``[X]``; ``[[full.X]]`` takes the place of all ``[[X]]``,
+but a gate again only that of its id.
 Pure; called by files, which finds and reads the bases.
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 _HEADER: Final = re.compile(r"^\s*(\[\[?)\s*([\w.\-]+)\s*\]\]?")
-_KEY: Final = re.compile(r"^\s*([\w\-]+(?:\s*\.\s*[\w\-]+)*)\s*=")
+_KEY: Final = re.compile(r'^\s*("[^"]+"|[\w\-]+(?:\s*\.\s*[\w\-]+)*)\s*=')
 _ID: Final = re.compile(r"""^\s*id\s*=\s*["']([^"']*)["']""")
 _KIND: Final = re.compile(r"""^\s*f\s*=\s*["'](\w+)["']""")
 _FULL: Final = "full"
@@ -95,8 +95,13 @@ def extended(base: Sequence[Block], own: Sequence[Block], *, without: Iterable[s
 def at_full_length(blocks: Sequence[Block]) -> list[Block]:
     """The blocks with what ``[full...]`` changes."""
     changes = [replace(block, path=block.path.partition(".")[2]) for block in blocks if _is_full(block)]
-    replaced = {change.path for change in changes if change.array}
-    merged = [block for block in at_usual_length(blocks) if not any(_is_of(block, path) for path in replaced)]
+    replaced = {change.path for change in changes if change.array and change.gate_id is None}
+    gates = set(gate_ids(changes))
+    merged = [
+        block
+        for block in at_usual_length(blocks)
+        if block.gate_id not in gates and not any(_is_of(block, path) for path in replaced)
+    ]
     for change in changes:
         own = replace(change, lines=tuple(_without_full(line) for line in change.lines))
         place = None if own.array else _place(merged, own.path)

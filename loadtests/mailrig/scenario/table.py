@@ -15,7 +15,7 @@ KeyPath = tuple[str | int, ...]
 #: By line of a text: the file and line that it came from.
 Origins = Mapping[int, tuple[Path, int]]
 _HEADER: Final = re.compile(r"^\s*(\[\[?)\s*([\w.\-]+)\s*\]\]?")
-_KEY: Final = re.compile(r"^\s*([\w\-]+(?:\s*\.\s*[\w\-]+)*)\s*=")
+_KEY: Final = re.compile(r'^\s*(?:"(?P<quoted>[^"]+)"|(?P<bare>[\w\-]+(?:\s*\.\s*[\w\-]+)*))\s*=')
 
 
 def _key_lines(text: str) -> dict[KeyPath, int]:
@@ -28,7 +28,8 @@ def _key_lines(text: str) -> dict[KeyPath, int]:
             table = _open_table(header[2].split("."), array=header[1] == "[[", counts=counts)
             lines.setdefault(table, number)
         elif key := _KEY.match(line):
-            lines.setdefault((*table, *(part.strip() for part in key[1].split("."))), number)
+            parts = [key["quoted"]] if key["quoted"] else [part.strip() for part in key["bare"].split(".")]
+            lines.setdefault((*table, *parts), number)
     return lines
 
 

@@ -1,4 +1,4 @@
-"""Literal runs for metrics that the recorded run has nothing to show of: each with one that keeps its check, and one not.
+"""Literal runs for metrics of which the recorded run has nothing: each with one that keeps its check, and one not.
 
 ``RUNS`` is read by test_adversity, which judges each, and test_recorded_runs: no shipped gate lacks a failing run.
 """
@@ -93,6 +93,22 @@ def requests(count):
     return Evidence(history=tuple(ops))
 
 
+def worked(queue_s, run_s):
+    return Evidence(jobs=(job("a"),), executions=(execution("a", queue_s, queue_s + run_s),))
+
+
+def memory(growth_bytes):
+    """A minute of a process that takes 50 MB, and so much more in each half second."""
+    rows = [
+        {
+            "time_ns": n * S // 2,
+            "processes": [{"kind": "worker-child", "pid": 1, "pss_bytes": 50_000_000 + n * growth_bytes}],
+        }
+        for n in range(120)
+    ]
+    return Evidence(memory=tuple(rows))
+
+
 KILLED = Evidence(executions=(execution("a", 1, outcome="killed"), execution("b", 1, 2)))
 ALIVE = Evidence(executions=(execution("b", 1, 2),))
 HEALED = Evidence(
@@ -108,6 +124,12 @@ STAGED = replace(
 RUNS = {
     "nemesis.undone": ("== 0", HEALED, IDLE, PAUSE),
     "executions.killed": ("== 0", ALIVE, KILLED, SMOKE),
+    "worker.children": (
+        "min >= 2",
+        Evidence(executions=(execution("a", 1, 2, node="n"), execution("b", 1, 2, node="n", pid=2))),
+        Evidence(executions=(execution("a", 1, 2, node="n"), execution("b", 3, 4, node="n"))),
+        SMOKE,
+    ),
     "load.accepted": ("min >= 3", requests(3), requests(2), SMOKE),
     "queue.depth": (
         "max >= 50",
@@ -125,4 +147,7 @@ RUNS = {
     "priority.overtaken": ("max < 1s", in_order(0.5, 1.1, 1.9, 1.95), in_order(0.5, 1.1, 4.0, 4.1), SMOKE),
     "beat.ticks_wrong": ("== 0", ticks(0, 30.1, 75, 105, outage=(50, 74)), ticks(0, 30.1, 35, 65), SMOKE),
     "capacity.per_s": ("min >= 24", stages(*[0.1] * 20, *[9] * 10), stages(*[0.1] * 10, *[9] * 20), STAGED),
+    "task.queue_time": ("p95 < 1s", worked(0.5, 1), worked(2, 1), SMOKE),
+    "task.run_time": ("max < 10s", worked(1, 9), worked(1, 11), SMOKE),
+    "memory.slope": ("max < 20MiB", memory(10_000), memory(500_000), SMOKE),
 }
