@@ -109,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     check = add("check", _check, "judge a stored run again, without running it")
     _which(check)
+    _baseline(check)
     _strict(check)
     _output(check)
     _which(add("report", _report, "write a stored run's reports again"))
@@ -206,6 +207,7 @@ def _run_arguments(run: argparse.ArgumentParser) -> None:
         metavar="HOST:PORT",
         help=f"where they find this one (default: {LOCUST_HOST}:{LOCUST_PORT})",
     )
+    _baseline(run)
     _strict(run)
     _output(run)
     _runs_dir(run)
@@ -246,6 +248,16 @@ def _strict(command: argparse.ArgumentParser) -> None:
 def _output(command: argparse.ArgumentParser) -> None:
     command.add_argument("--quiet", action="store_true", help="no progress; a line for the verdict and each bad gate")
     command.add_argument("--json", action="store_true", help="the verdict for machines")
+
+
+def _baseline(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--baseline", metavar="RUN", help="an earlier run of the scenario, which gates with a ratio compare with"
+    )
+
+
+def _baseline_of(arguments: argparse.Namespace) -> Run | None:
+    return None if arguments.baseline is None else open_run(arguments.baseline, runs_dir=arguments.runs_dir)
 
 
 def _ports(command: argparse.ArgumentParser) -> None:
@@ -312,6 +324,7 @@ def _run(arguments: argparse.Namespace) -> int:
         otlp=arguments.otlp,
         attach=arguments.attach,
         fleet=_fleet(arguments),
+        baseline=_baseline_of(arguments),
         quiet=arguments.quiet,
         winds_down=True,
     )
@@ -431,7 +444,7 @@ def _without_password(url: str) -> str:
 
 def _check(arguments: argparse.Namespace) -> int:
     folder = open_run(arguments.which, runs_dir=arguments.runs_dir)
-    return _tell(folder, runner.check(folder), arguments)
+    return _tell(folder, runner.check(folder, baseline=_baseline_of(arguments)), arguments)
 
 
 def _report(arguments: argparse.Namespace) -> int:

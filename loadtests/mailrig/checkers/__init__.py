@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Final
 
 from mailrig.checkers import adversity, cost, counters, edges, handover, leaks, load, mail, memory, traces, work
-from mailrig.checkers.applying import Baseline, apply, check_gate, read_baseline
+from mailrig.checkers.applying import Baseline, apply, baseline_row, check_gate, read_baseline
 from mailrig.checkers.expression import RATE, SLOPE, Check, CheckError, parse_check, parse_metric
 from mailrig.checkers.measurement import Measurement, Metric, Sample
 from mailrig.checkers.verdict import GateResult, Verdict, VerdictError, conclude
@@ -41,9 +41,11 @@ __all__ = [
     "Sample",
     "Verdict",
     "VerdictError",
+    "baseline_row",
     "conclude",
     "judge",
     "judge_gates",
+    "parse_metric",
     "validate",
     "validate_gates",
 ]

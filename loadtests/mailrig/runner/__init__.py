@@ -10,6 +10,7 @@ The verdict is made from the run's folder alone, so ``mailrig check`` says the s
     plan         what a run will be, and why it can't
     load         Locust as a process, and how far it is
     handover     spans to Jaeger and back
+    beside       an earlier run that this one is held against
     borrowed     what of a shared stack belongs to a run
     leaking      when a run is searched for its secrets, and which they are
     experiment   up, population, warm-up, load and nemesis, heal, drain, collect, down
@@ -35,6 +36,7 @@ from mailrig.evidence import EvidenceError, load_evidence
 from mailrig.jaeger import JaegerError, Otlp
 from mailrig.live import LiveGates
 from mailrig.population import populate, write_stack_file
+from mailrig.runner.beside import keep_baseline
 from mailrig.runner.borrowed import Borrowed
 from mailrig.runner.experiment import Experiment, stack_up
 from mailrig.runner.facts import facts_of, patched_service
@@ -84,6 +86,9 @@ def run(options: RunOptions) -> tuple[Run, Verdict]:
         folder = Run.create(options.runs_dir, scenario, plan.contract, started=started)
         facts = {**facts_of(scenario, plan.mutant, started), **plan.facts}
         folder.write_json("run.json", facts)
+        if options.baseline is not None:
+            # Before anything is started: whatever hinders it is said now.
+            keep_baseline(folder, options.baseline)
         screen.step(f"{scenario.name}, seed {scenario.seed}" + (f", mutant {plan.mutant.name}" if plan.mutant else ""))
         span_dir = scratch / "spans"
         stack = plan.stack(log_dir=folder.logs, span_dir=span_dir, state_dir=STATE_DIR, python_path=python_path)
@@ -150,8 +155,14 @@ def _hand_over(plan: Plan, folder: Run, screen: Screen) -> None:
         screen.step(f"{err}: what it has is unknown")
 
 
-def check(folder: Run) -> Verdict:
-    """Judge a stored run, and write its verdict and reports."""
+def check(folder: Run, *, baseline: Run | None = None) -> Verdict:
+    """Judge a stored run, beside another one if one is named, and write its verdict and reports.
+
+    Raises:
+        RigError: its files can't be read, or it can't be held against ``baseline``.
+    """
+    if baseline is not None:
+        keep_baseline(folder, baseline)
     scenario = load_scenario(folder.path / "scenario.toml")
     contract = load_contract(folder.path / "contract.toml")
     verdict = judge(scenario, contract, load_evidence(folder.path))

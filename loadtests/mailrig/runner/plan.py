@@ -29,6 +29,7 @@ from mailrig.scenario import (
     with_overrides,
 )
 from mailrig.stack import AttachedStack, Attachment, RunningStack, Stack, StackOptions
+from mailrig.store import Run
 
 #: What may be done to a stack of others': it needs none of their processes.
 DISTANT_ACTIONS: Final = frozenset({"lose-message", "put-fault", "clear-fault"})
@@ -65,6 +66,8 @@ class RunOptions:
     attach: bool = False
     #: Load workers elsewhere.
     fleet: Fleet | None = None
+    #: An earlier run that gates with a ratio compare with.
+    baseline: Run | None = None
     #: A folder with another copy of the package ``email_service``, and a word for it in run.json.
     service: Path | None = None
     service_name: str | None = None
