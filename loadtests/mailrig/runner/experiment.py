@@ -38,6 +38,9 @@ from mailrig.store import Run
 LOAD_SLACK_S: Final = 30.0
 #: Syncs after the drain get this long to settle, seconds: each mailbox's mail is known but for what came last.
 FINAL_SYNC_S: Final = 10.0
+#: A worker gives back what a lost child held when its pool looks again (every 5 s, celery 5.7: AsynPool.timers) and a
+#: second has passed, although the job was done elsewhere long ago; seconds.
+GIVE_BACK_S: Final = 8.0
 #: Without a dispatcher a broker that has been empty for this long stays so, seconds.
 STILL_S: Final = 1.0
 _TICK_S: Final = 0.1
@@ -232,10 +235,15 @@ class Experiment:
         """What can be said of the gates by now. What a dead worker has left behind is not held."""
         if self._live is None:
             return ""
-        starts = (record["started_ns"] for record in stack.records if record["kind"] == "worker")
-        self._live.see(HELD, queues.held_since(max(starts, default=0)))
+        self._live.see(HELD, self._held(stack, queues))
         told = summary(self._live.rows())
         return f"{told} · " if told else ""
+
+    @staticmethod
+    def _held(stack: RunningStack, queues: QueueSampler) -> int:
+        """Messages that the living worker holds."""
+        starts = (record["started_ns"] for record in stack.records if record["kind"] == "worker")
+        return queues.held_since(max(starts, default=0))
 
     def _wind_down(self, load: LoadProcess) -> None:
         """Ctrl-C: no more load, but what was accepted is waited for, collected and judged."""
@@ -294,6 +302,16 @@ class Experiment:
         # Beat first: a tick between the last look at the broker and the last look at the rows would be in one only.
         stack.retire("beat")
         self._settle(stack, queues, until_s=time.monotonic() + FINAL_SYNC_S, except_for=stuck)
+        self._await_given_back(stack, queues)
+
+    def _await_given_back(self, stack: RunningStack, queues: QueueSampler) -> None:
+        """All is settled, but a message may still be held for a child that was killed a moment ago."""
+        until_s = time.monotonic() + GIVE_BACK_S
+        while self._tenants is None and self._held(stack, queues) and time.monotonic() < until_s:
+            if self._wish.asked and not self._cut:
+                return
+            self._screen.progress("drain: the worker gives back what a lost process held")
+            self._tick.wait(_SETTLE_EVERY_S)
 
     def _settle(
         self, stack: RunningStack, queues: QueueSampler, *, until_s: float, except_for: frozenset[str] = frozenset()
