@@ -17,7 +17,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from mailrig import ab, catalogue, claims, completion, doctor, export, logs, mutation, report, runner, telling
+from mailrig import (
+    ab,
+    budget,
+    catalogue,
+    claims,
+    completion,
+    doctor,
+    export,
+    logs,
+    mutation,
+    report,
+    runner,
+    telling,
+    watch,
+)
 from mailrig.checkers import Verdict
 from mailrig.clients import Account
 from mailrig.jaeger import Otlp
@@ -145,6 +159,8 @@ def _parser() -> argparse.ArgumentParser:
     broker.add_argument("--broker", metavar="URL", help="the Redis server to ask (default: the application's)")
     broker.add_argument("--offline", action="store_true", help="ask no server")
     seen.add_argument("--json", action="store_true", help="the answer for machines")
+    watch.add_arguments(add("watch", _watch, "watch a Celery application of yours, and say what its workers do"))
+    budget.add_arguments(add("budget", _budget, "say which memory limit a worker needs, and what fits a limit"))
     _mutants_arguments(add("mutants", _mutants, "run defects of the service, and say which gates see them"))
     _claims_arguments(add("claims", _claims, "say what the architecture document claims and what runs have measured"))
     shells = add("completion", _completion, "print the script by which a shell completes these commands")
@@ -559,3 +575,14 @@ def _broker_findings(arguments: argparse.Namespace, url: str, result_url: str) -
             raise doctor.DoctorError(str(err)) from err
         return [], str(err)
     return doctor.server_findings(asked), asked.place
+
+
+def _watch(arguments: argparse.Namespace) -> int:
+    text, code = watch.answer(arguments)
+    print(text)
+    return code
+
+
+def _budget(arguments: argparse.Namespace) -> int:
+    print(budget.answer(arguments))
+    return 0
