@@ -1,5 +1,6 @@
 """Scenario, contract and mutant files: what is wrong is said with file, line and what is allowed."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -225,3 +226,59 @@ def test_a_patch_that_does_not_apply_copies_nothing(package, tmp_path, patch, me
 @pytest.mark.parametrize("name", mutant_names())
 def test_every_mutant_applies_to_the_system_as_it_is(name, tmp_path):
     apply_patches(load_mutant(name), SYSTEM, tmp_path / "email_service")
+
+
+NEMESIS = """
+[[nemesis]]
+at_s = 3
+action = "put-fault"
+for_s = 2
+fault = { id = "away", point = "smtp.connect", when = { always = true }, action = { drop = true } }
+"""
+
+
+def test_a_fault_of_a_time_is_read_by_the_parser_of_the_fakes_and_laid_open_for_the_action():
+    action = parse_scenario(SMOKE.text + NEMESIS, FILE).nemesis[-1]
+    assert (action.at_s, action.action, action.options["for_s"]) == (3, "put-fault", 2)
+    assert action.options["point"] == "smtp.connect"
+    assert action.options["action"] == {"drop": True}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    {
+        ("for_s = 2\n", ""): "nemesis.for_s is missing; allowed: a number >= 0.1",
+        ("fault = {", "fault_ = {"): r"nemesis.fault is missing",
+        ("smtp.connect", "smtp.conect"): r"fault.point: unknown point 'smtp.conect'",
+        ('"put-fault"', '"clear-fault"'): "nemesis.id is missing",
+        ('"put-fault"', '"kill-beat"'): "nemesis.for_s is not known; allowed: action, at_s",
+        ('"put-fault"', '"pause-redis"'): "nemesis.fault is not known; allowed: action, at_s, for_s",
+    }.items(),
+)
+def test_an_action_takes_what_it_needs_and_nothing_else(change, message):
+    text = NEMESIS.replace(*change)
+    with pytest.raises(ScenarioError, match=message):
+        parse_scenario(SMOKE.text + text, FILE)
+
+
+def test_a_message_can_be_lost_from_a_queue_that_there_is():
+    text = SMOKE.text.replace('action = "lose-message"   # takes', 'action = "lose-message"\n# takes')
+    with pytest.raises(ScenarioError, match=r"nemesis.queue = 'sent' is not allowed; allowed: sync, send, delete"):
+        parse_scenario(text.replace('queue = "send"', 'queue = "sent"'), FILE)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    {
+        (
+            "rate_per_s = 12",
+            "rate_per_s = 12\nzipf = -1",
+        ): "load.op.zipf = -1 is not allowed; allowed: a number from 0 to",
+        ("rate_per_s = 12", "rate_per_s = 12\nat_s = [1]"): "load.op.at_s is not known",
+        ('arrivals = "poisson"', 'arrivals = "replay"'): "load.op.at_s is missing; allowed: a list of numbers >= 0",
+        ("concurrency = 4", "concurrency = 4\nenvironment = { A = 1 }"): "system.environment = {'A': 1} is not allowed",
+    }.items(),
+)
+def test_skew_times_and_variables_are_checked(change, message):
+    with pytest.raises(ScenarioError, match=re.escape(message)):
+        parse_scenario(SMOKE.text.replace(*change, 1), FILE)

@@ -4,10 +4,11 @@ from dataclasses import replace
 from itertools import pairwise
 from statistics import fmean
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mailrig.scenario import Load, LoadOp, Stage, load_scenario
+from mailrig.scenario import Load, LoadOp, Stage, load_scenario, with_overrides
 from mailrig.schedule import OUTSIDERS, arrivals, for_worker
 
 SMOKE = load_scenario("smoke")
@@ -112,3 +113,41 @@ def test_workers_share_the_schedule_without_overlap():
 
 def test_a_stream_of_rate_zero_is_empty():
     assert arrivals(scenario(ops=(LoadOp(f="sync", rate_per_s=0),)), BOXES) == []
+
+
+def shares(zipf, f="send"):
+    population = [["a@x", "b@x"], ["a@y", "b@y"], ["a@z", "b@z"]]
+    made = arrivals(scenario(ops=(LoadOp(f=f, rate_per_s=300, zipf=zipf),)), population)
+    return [sum(a.tenant == tenant for a in made) / len(made) for tenant in range(3)]
+
+
+@pytest.mark.parametrize("f", ["send", "sync"])
+def test_tenants_are_as_uneven_as_zipf_says(f):
+    harmonic = 1 + 1 / 2 + 1 / 3
+    assert shares(1, f) == pytest.approx([1 / harmonic, 1 / 2 / harmonic, 1 / 3 / harmonic], abs=0.03)
+    assert shares(0, f) == pytest.approx([1 / 3] * 3, abs=0.03)
+
+
+def test_a_skew_moves_no_arrival():
+    even, uneven = (scenario(ops=(LoadOp(f="send", rate_per_s=20, zipf=zipf),)) for zipf in (0, 2))
+    assert [a.at_s for a in arrivals(even, BOXES)] == [a.at_s for a in arrivals(uneven, BOXES)]
+
+
+def test_what_is_repeated_comes_when_it_came_as_far_as_the_load_lasts():
+    ops = (LoadOp(f="send", rate_per_s=5, at_s=(0.25, 0.125, 9.5, 10.5)), LoadOp(f="sync", rate_per_s=5, at_s=(3.0,)))
+    made = arrivals(scenario(arrivals="replay", ops=ops), BOXES)
+    assert [(a.f, a.at_s, a.warmup) for a in made] == [
+        ("send", 0.125, True),
+        ("send", 0.25, True),
+        ("sync", 3.0, False),
+        ("send", 9.5, False),
+    ]
+
+
+def test_a_schedule_that_was_repeated_is_the_schedule():
+    """With the same seed and mix not only the times are the same."""
+    first = arrivals(SMOKE, BOXES)
+    times = {f: [a.at_s for a in first if a.f == f] for f in ("send", "sync")}
+    again = arrivals(with_overrides(SMOKE, replay=times), BOXES)
+    assert [replace(a, at_s=0) for a in again] == [replace(a, at_s=0) for a in first]
+    assert [a.at_s for a in again] == pytest.approx([a.at_s for a in first], abs=1e-6)
