@@ -1,4 +1,4 @@
-"""What a run will be: recorded arrivals, variables of a scenario's own, and its full length, before anything is started."""
+"""What a run will be: recorded arrivals, variables of a scenario's own, its full length; before anything is started."""
 
 from __future__ import annotations
 
