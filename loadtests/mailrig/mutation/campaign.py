@@ -35,6 +35,7 @@ RunOne = Callable[[str, str | None], tuple[Path, Verdict]]
 #: Said of a run that nobody has seen yet, seconds.
 _GUESS_S: Final = 50.0
 _MINUTE_S: Final = 60
+_ERROR_CHARS_MAX: Final = 300
 
 
 def chosen(only: Sequence[str], scenarios: Sequence[str]) -> list[Mutant]:
@@ -133,7 +134,7 @@ class Campaign:
             gates = {gate.id: gate.verdict for gate in verdict.gates}
             trial = replace(trial, verdict=verdict.verdict, gates=gates, folder=str(folder))
         except RigError as err:
-            trial = replace(trial, error=str(err))
+            trial = replace(trial, error=_one_line(err))
         trial = replace(trial, duration_s=round(time.monotonic() - began_s, 1))
         self._results.add(trial)
         return trial
@@ -175,6 +176,11 @@ def _source_digest(folder: Path) -> str:
     for file in sorted(p for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts):
         total.update(f"{file.relative_to(folder)}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
     return total.hexdigest()
+
+
+def _one_line(err: RigError) -> str:
+    """An error may bring the last lines of a log with it."""
+    return " ".join(str(err).split())[:_ERROR_CHARS_MAX]
 
 
 def _time_left(seen_s: Sequence[float], runs: int) -> str:

@@ -107,7 +107,8 @@ def test_a_survivor_is_told_and_not_run_again(results):
 
 
 def test_a_run_that_was_not_made_leaves_its_mutant_unjudged_and_is_made_again(results):
-    matrix, _ = conduct(Rig(early_ack=RigError("port 25 is taken")), results)
+    matrix, _ = conduct(Rig(early_ack=RigError("beat ended:\n  it said this")), results)
+    assert matrix.rows[1].why == "the mutant could not be run in smoke: beat ended: it said this"
     assert statuses(matrix) == {"killed-untold": "killed", "early-ack": "unjudged"}
     assert matrix.exit_code == 4
     again = Rig()
