@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
-from mailrig.nemesis.model import OCCASION_S, Injury, Occasion
+from mailrig.nemesis.model import HEAL_S, OCCASION_S, Injury, Occasion
 from mailrig.scenario import FOR_S
 
 #: A worker that is asked to end finishes what it runs, and its successor has to come up.
@@ -49,11 +49,11 @@ def _stop_worker(occasion: Occasion) -> Injury | None:
     return _replaced(occasion, "worker", occasion.world.signal("worker", signal.SIGTERM), heal_s=DEPLOY_HEAL_S)
 
 
-def _replaced(occasion: Occasion, kind: str, pid: int | None, **times_s: float) -> Injury | None:
+def _replaced(occasion: Occasion, kind: str, pid: int | None, *, heal_s: float = HEAL_S) -> Injury | None:
     """Healed by another process in its place; nobody's end was no occasion."""
     if pid is None:
         return None
-    return Injury(value={"pid": pid}, healed=lambda: occasion.world.pid(kind) not in {None, pid}, **times_s)
+    return Injury(value={"pid": pid}, healed=lambda: occasion.world.pid(kind) not in {None, pid}, heal_s=heal_s)
 
 
 def _pause(occasion: Occasion, *, kind: str) -> Injury | None:
