@@ -22,6 +22,7 @@ from mailrig import (
     budget,
     catalogue,
     claims,
+    comparing,
     completion,
     doctor,
     export,
@@ -47,8 +48,8 @@ LOCUST_PORT: Final = 5557
 LOCUST_WORKERS_MAX: Final = 100
 USAGE: Final = 2
 _EXIT_CODES: Final = (
-    "Exit codes: 0 pass; 1 a gate failed (doctor: a trap, ab: slower); 2 wrong use or internal error; "
-    "3 warnings under --strict; 4 invalid or unknown; "
+    "Exit codes: 0 pass; 1 a gate failed (doctor: a trap, ab: slower, diff: a difference); "
+    "2 wrong use or internal error; 3 warnings under --strict; 4 invalid or unknown; "
     "129, 130, 143 after SIGHUP, SIGINT, SIGTERM, with everything stopped. "
     "The first ctrl-C during a load only ends the load: what there is is drained and judged (invalid, exit code 130)."
 )
@@ -139,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument(f"--{kind}", metavar="ID", help=f"only those of this {kind}: its id or its beginning")
     lines.add_argument("--level", type=str.upper, choices=logs.LEVELS, default="DEBUG", help="this bad or worse")
     lines.add_argument("--json", action="store_true", help="one JSON object a line")
-    ab.add_arguments(add("ab", _ab, "compare two revisions or settings of the service by interleaved runs"))
+    _comparisons(add)
     exported = add(
         "export", _export, "write the recorded metrics of runs as OpenMetrics text, for Prometheus to compare"
     )
@@ -184,6 +185,11 @@ def _claims_arguments(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--json", action="store_true", help="print it for machines")
     _runs_dir(command)
+
+
+def _comparisons(add: Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]) -> None:
+    ab.add_arguments(add("ab", _ab, "compare two revisions or settings of the service by interleaved runs"))
+    comparing.add_arguments(add("diff", _diff, "say what two stored runs differ in, beyond noise"))
 
 
 def _run_arguments(run: argparse.ArgumentParser) -> None:
@@ -472,6 +478,12 @@ def _report(arguments: argparse.Namespace) -> int:
 
 def _ab(arguments: argparse.Namespace) -> int:
     answer, code = ab.act(arguments, say=lambda line: print(f"ab: {line}", file=sys.stderr, flush=True))
+    print(answer)
+    return code
+
+
+def _diff(arguments: argparse.Namespace) -> int:
+    answer, code = comparing.act(arguments)
     print(answer)
     return code
 

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any, Final
 
 from mailrig.ab.course import Comparison
 from mailrig.ab.decision import Decision
+from mailrig.checkers.measurement import quantity
 
 _HEAD: Final = ("figure", "A", "B", "B / A", "at least", "margin", "finds", "")
-#: Factor and unit by kind, from the finest.
-_UNITS: Final[Mapping[str, Sequence[tuple[float, str]]]] = {
-    "s": ((1e-3, "ms"), (1.0, "s")),
-    "B": ((2.0**10, "KiB"), (2.0**20, "MiB"), (2.0**30, "GiB")),
-    "": ((1.0, ""),),
-}
 
 
 def as_text(found: Comparison) -> str:
@@ -82,12 +77,6 @@ def _finds(found: Comparison, decision: Decision) -> str:
         return "-"
     least = found.errors.finds[name]
     return "> 200%" if least is None else f"{least:.0%}"
-
-
-def quantity(value: float, kind: str) -> str:
-    """A number with the unit that suits it."""
-    factor, unit = next(((f, u) for f, u in reversed(_UNITS[kind]) if abs(value) >= f), _UNITS[kind][0])
-    return f"{value / factor:.4g}{unit and ' ' + unit}"
 
 
 def _verdict(found: Comparison) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from mailrig.evidence import Evidence
 from mailrig.scenario import Contract, Scenario
@@ -33,6 +33,20 @@ class Measurement:
     examples: tuple[str, ...] = ()
     #: Why there are no samples.
     reason: str = ""
+
+
+#: Factor and unit by kind, from the finest.
+_UNITS: Final[Mapping[str, Sequence[tuple[float, str]]]] = {
+    "s": ((1e-3, "ms"), (1.0, "s")),
+    "B": ((2.0**10, "KiB"), (2.0**20, "MiB"), (2.0**30, "GiB")),
+    "": ((1.0, ""),),
+}
+
+
+def quantity(value: float, kind: str) -> str:
+    """A number of a kind, in the unit that suits it."""
+    factor, unit = next(((f, u) for f, u in reversed(_UNITS[kind]) if abs(value) >= f), _UNITS[kind][0])
+    return f"{value / factor:.4g}{unit and ' ' + unit}"
 
 
 Metric: TypeAlias = Callable[[Evidence, Contract, Scenario], Measurement]
