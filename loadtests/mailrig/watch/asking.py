@@ -92,6 +92,8 @@ def _watch(arguments: argparse.Namespace) -> tuple[Path, Judged]:
 def _as_text(folder: Path, judged: Judged, _code: int) -> str:
     width = shutil.get_terminal_size((100, 24)).columns
     table = report.terminal_verdict(judged.verdict.to_dict(), width=width, color=sys.stdout.isatty())
+    # Nothing was drawn at random; verdict.json has the key all the same.
+    table = table.replace(f"{judged.verdict.scenario}, seed 0, ", f"{judged.verdict.scenario}, ")
     return "\n".join([table, *(f"note: {note}" for note in judged.notes), str(folder)])
 
 

@@ -121,12 +121,12 @@ class Broker:
 
     def sample(self) -> dict[str, Any]:
         """One reading; an error is a line too."""
-        begun_s = time.monotonic()
+        asked_ns, begun_s = time.time_ns(), time.monotonic()
         try:
             line = self._read()
         except (redis.RedisError, OSError) as err:
             line = {"time_ns": time.time_ns(), "error": reason(err, TIMEOUT_S)}
-        return line | {"read_ns": int((time.monotonic() - begun_s) * 1e9)}
+        return line | {"asked_ns": asked_ns, "read_ns": int((time.monotonic() - begun_s) * 1e9)}
 
     def _read(self) -> dict[str, Any]:
         keys = self._keys

@@ -78,7 +78,7 @@ def judge(seen: Seen, run: Row, given: GateFile | None) -> Judged:
         duration_s=(run["ended_ns"] - run["started_ns"]) / 1e9,
         gates=results,
     )
-    return Judged(verdict=verdict, limits=limits, notes=tuple(_notes(seen, limits, results)), gates_text=file.text)
+    return Judged(verdict=verdict, limits=limits, notes=tuple(_notes(seen, limits)), gates_text=file.text)
 
 
 def check_gates(given: GateFile) -> None:
@@ -108,11 +108,8 @@ def _conclude(results: tuple[GateResult, ...], given: GateFile | None) -> str:
     return conclude([gate for gate in results if gate.verdict != "unknown" or gate.id in NEEDED])
 
 
-def _notes(seen: Seen, limits: Limits, results: tuple[GateResult, ...]) -> Iterator[str]:
+def _notes(seen: Seen, limits: Limits) -> Iterator[str]:
     yield from limits.notes
-    for gate in results:
-        if gate.verdict == "unknown":
-            yield f"{gate.id} is not known: {'; '.join(gate.detail)}"
     silent = sorted(seen.nodes.keys() - seen.eventful)
     if silent and seen.executions:
         names = ", ".join(silent)

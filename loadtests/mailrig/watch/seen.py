@@ -2,8 +2,8 @@
 
 Rule 1: only what is certain counts. An execution is known by its events, or by having been told to run; from the last
 sign of life on it is not known to run.
-Rule 2: workers, broker and watcher may have clocks of their own. Intervals that are held against the broker's samples
-are shortened by what the clocks may differ.
+Rule 2: workers, broker and watcher may have clocks of their own. What one clock says is held against another's only
+after it was shortened by what the two may differ.
 
     evidence/queues.jsonl    the broker (``broker``)          evidence/events.jsonl   events of tasks (``bridge.heard``)
     evidence/workers.jsonl   what the workers said            evidence/memory.jsonl   their processes (``local``)
@@ -159,7 +159,7 @@ class Seen:
         for row in self.workers:
             for node, facts in row["nodes"].items():
                 for task in facts["active"] or ():
-                    found[node, task["id"]].append(row["time_ns"])
+                    found[node, task["id"]].append(self._certainly(row["time_ns"]))
         return found
 
     def _by_word(self) -> Iterator[Execution]:
@@ -170,7 +170,10 @@ class Seen:
             for node, facts in row["nodes"].items():
                 for task in facts["active"] or ():
                     if task["started_ns"] and (node, task["id"]) not in heard:
-                        spans[node, task["id"], task["started_ns"]] = (str(task["name"]), row["time_ns"])
+                        spans[node, task["id"], task["started_ns"]] = (
+                            str(task["name"]),
+                            self._certainly(row["time_ns"]),
+                        )
         for (node, task_id, start_ns), (name, end_ns) in spans.items():
             yield Execution(task_id=task_id, name=name, node=node, start_ns=start_ns, end_ns=max(start_ns, end_ns))
 
@@ -204,6 +207,15 @@ class Seen:
             for row in (*seen, *heard)
             if row.get("retries") and row.get("eta_ns")
         }
+
+    def _certainly(self, asked_ns: int) -> int:
+        """A time of the watcher's clock, by the workers' clocks: surely not too late."""
+        return asked_ns + self._broker_ahead_ns - self.clock_error_ns
+
+    @cached_property
+    def _broker_ahead_ns(self) -> int:
+        """How far the broker's clock is ahead of the watcher's, at least."""
+        return min((row["time_ns"] - row["asked_ns"] for row in self.samples if "asked_ns" in row), default=0)
 
     @cached_property
     def clock_error_ns(self) -> int:
