@@ -102,7 +102,9 @@ class Plan:
     @property
     def facts(self) -> dict[str, Any]:
         """What run.json says besides what was run."""
-        facts: dict[str, Any] = {"attached": self.attachment is not None, "full": self.scenario.full}
+        facts: dict[str, Any] = {"attached": self.attachment is not None}
+        if self.scenario.full:
+            facts["full"] = True
         if self.jaeger_link is not None:
             facts["jaeger_url"] = self.jaeger_link
         if self.fleet is not None:
@@ -242,8 +244,13 @@ def _among_others(scenario: Scenario) -> Scenario:
     """The scenario with tenants that nobody has, and nothing that needs processes of ours.
 
     Raises:
-        PlanError: it would hurt processes.
+        PlanError: it would hurt processes, or wants them to be started with variables of its own.
     """
+    if scenario.system.environment:
+        raise PlanError(
+            f"{scenario.file}: {', '.join(scenario.system.environment)} is for processes that the rig starts, and with "
+            "--attach it starts none"
+        )
     for action in scenario.nemesis:
         if action.action not in DISTANT_ACTIONS:
             raise PlanError(

@@ -108,11 +108,12 @@ def test_tenants_get_names_that_nobody_has_and_the_stack_s_own_time_scale_is_the
         ({"mutant": "early-ack"}, "--mutate changes a service that the rig starts"),
         ({"ports": {"api": 0, "smtp": 25}}, "--smtp-port is for a part that the rig starts"),
         ({"nemesis": ("kill-parent@3",)}, "kill-parent at 3 s needs the stack's processes"),
+        ({"scenario": "concurrency"}, "WORKER_MAX_TASKS_PER_CHILD is for processes that the rig starts"),
     ],
 )
 def test_what_needs_processes_of_ours_is_refused(options, told):
     with pytest.raises(PlanError, match=told):
-        make_plan(RunOptions(scenario="compose", attach=True, **options))
+        make_plan(RunOptions(**{"scenario": "compose", "attach": True, **options}))
 
 
 @pytest.mark.parametrize("spans", [True, False])
