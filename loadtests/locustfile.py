@@ -6,6 +6,9 @@ schedule itself, from the start of the test; Locust's user is only what makes it
 whichever workers Locust likes, while the parts (arrivals k mod N) must land on all of them.
 Rule 3: failed requests are for the checkers to judge. The exit code is 0 unless the generator itself broke (2).
 
+Locust's page has two more tabs: how long mail waits and takes, from raw samples, and which gates hold so far; /mail
+has both as JSON. Each sample's request event carries its trace id and, where it is a request, its traceparent.
+
 MAILRIG_STACK      the stack's file (default: .mailrig/stack.json)
 MAILRIG_SCENARIO   a scenario's name or file (default: smoke)
 MAILRIG_HISTORY    where operations are written (default: runs/locust/<time>/history.jsonl; worker k > 0 adds .k)
@@ -52,8 +55,9 @@ from mailrig.clients import (
     target_of,
 )
 from mailrig.history import HistoryRelay, HistoryWriter
-from mailrig.scenario import RigError, Scenario, load_scenario, parse_scenario
+from mailrig.scenario import RigError, Scenario, load_contract, load_scenario, parse_scenario
 from mailrig.schedule import Arrival, arrivals, for_worker
+from mailrig.tab import Board
 
 #: How often a feed is read, seconds. Queue and run times come from the execution's clock, so it is in none of them.
 FEED_EVERY_S: Final = 0.2
@@ -173,9 +177,10 @@ class Load:
         part: Part,
         *,
         history: HistoryWriter | HistoryRelay,
+        board: Board,
         on_done: Callable[[str | None], None],
     ) -> None:
-        self._environment, self._order, self._part = environment, order, part
+        self._environment, self._order, self._part, self._board = environment, order, part, board
         self._history, self._on_done = history, on_done
         self._accounts = order.target.accounts
         self._schedule = for_worker(schedule_of(order), worker=part.worker, workers=part.workers)
@@ -248,15 +253,25 @@ class Load:
         )
         value = {**call.value, "lag_ns": now_ns - intended_ns}
         self._history.append("invoke", arrival.f, value, process=user, time_ns=now_ns)
+        lag = Timing(kind="API", name=f"lag {arrival.f}", duration_ns=value["lag_ns"], warmup=arrival.warmup)
+        self._board.add([lag])
         kind, known, error = classify(*self._send(call))
         op = self._history.append(kind, arrival.f, {**value, **known}, error=error, process=user)
         latency_ns = op.time_ns - intended_ns
-        self._fire(Timing(kind="API", name=f"accept {arrival.f}", duration_ns=latency_ns, error=error))
+        accept = Timing(
+            kind="API",
+            name=f"accept {arrival.f}",
+            duration_ns=latency_ns,
+            error=error,
+            trace_id=call.value["trace_id"],
+            warmup=arrival.warmup,
+        )
+        self._fire(accept, traceparent=call.headers["traceparent"])
         if kind == "ok":
             early = self._tally.early(known["task_id"])
             if early is not None and self._part.workers > 1:
                 self._complete(early)
-            self._fire(*self._tally.accepted(known["task_id"], intended_ns))
+            self._fire(*self._tally.accepted(known["task_id"], intended_ns, warmup=arrival.warmup))
 
     def _message(self, account: Account) -> str | None:
         """Something to delete; without it the request says so itself, and is refused."""
@@ -305,7 +320,8 @@ class Load:
     def _complete(self, row: Mapping[str, Any]) -> None:
         self._history.append("ok", "complete", row, process=f"feed:{row['tenant']}")
 
-    def _fire(self, *timings: Timing) -> None:
+    def _fire(self, *timings: Timing, traceparent: str | None = None) -> None:
+        self._board.add(timings)
         for timing in timings:
             self._environment.events.request.fire(
                 request_type=timing.kind,
@@ -313,7 +329,7 @@ class Load:
                 response_time=max(timing.duration_ns, 0) / 1e6,
                 response_length=0,
                 exception=RuntimeError(timing.error) if timing.error else None,
-                context={},
+                context={"trace_id": timing.trace_id, "traceparent": traceparent},
             )
 
 
@@ -349,6 +365,7 @@ class Conductor:
         self._history: HistoryWriter | None = None
         self._waiting: set[str] = set()
         self._running = False
+        self.board = Board(ORDER.scenario if ORDER is not None else None, load_contract())
         self.failure: str | None = None
 
     @property
@@ -358,6 +375,7 @@ class Conductor:
     def test_start(self, **_: Any) -> None:
         """Locust's event; on a worker the master's word is what counts."""
         self._running = True
+        self.board.reset()
         if isinstance(self._runner, MasterRunner):
             self._share_out()
         elif not isinstance(self._runner, WorkerRunner):
@@ -369,7 +387,7 @@ class Conductor:
             order, part, history = begin()
             if order is None:
                 raise RigError("the master says neither stack nor scenario: start it with MAILRIG_REMOTE=1")  # noqa: TRY301  # told as the others are
-            self._load = Load(self._environment, order, part, history=history, on_done=on_done)
+            self._load = Load(self._environment, order, part, history=history, board=self.board, on_done=on_done)
         except (OSError, RigError, KeyError, ValueError, TypeError) as err:
             gevent.spawn(on_done, f"{type(err).__name__}: {err}")
 
@@ -456,10 +474,15 @@ def _init(environment: Any, runner: Any, **_: Any) -> None:
     environment.events.test_start.add_listener(conductor.test_start)
     environment.events.test_stop.add_listener(conductor.test_stop)
     environment.events.quitting.add_listener(conductor.quitting)
+    environment.events.reset_stats.add_listener(conductor.board.reset)
+    if environment.web_ui is not None:
+        conductor.board.show(environment.web_ui)
     if isinstance(runner, MasterRunner):
+        conductor.board.hear_workers(environment.events)
         runner.register_message(_DONE, conductor.on_done)
         runner.register_message(_LINES, conductor.on_lines)
     elif isinstance(runner, WorkerRunner):
+        conductor.board.tell_master(environment.events)
         runner.register_message(_PART, conductor.on_part)
 
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from small_api import SmallApi
 
@@ -62,7 +63,14 @@ class Bench:
     def write_stack(self, text: str) -> None:
         (self.folder / "stack.json").write_text(text)
 
-    def start(self, *options: str, **environment: str) -> subprocess.Popen[str]:
+    def start(
+        self,
+        *options: str,
+        locustfiles: tuple[Path, ...] = (LOCUSTFILE,),
+        headless: bool = True,
+        session: bool = False,
+        **environment: str,
+    ) -> subprocess.Popen[str]:
         env = {
             **os.environ,
             "MAILRIG_STACK": str(self.folder / "stack.json"),
@@ -71,11 +79,21 @@ class Bench:
             "MAILRIG_SESSION": "s",
             **environment,
         }
-        argv = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary", *options]
+        files = ",".join(map(str, locustfiles))
+        mode = ("--headless", "--only-summary") if headless else ()
+        argv = [sys.executable, "-m", "locust", "-f", files, *mode, *options]
         pipe = subprocess.PIPE
-        return subprocess.Popen(argv, env=env, cwd=self.folder, stdout=pipe, stderr=subprocess.STDOUT, text=True)
+        return subprocess.Popen(
+            argv,
+            env=env,
+            cwd=self.folder,
+            stdout=pipe,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=session,
+        )
 
-    def run(self, *options: str, **environment: str) -> tuple[int, str]:
-        with self.start(*options, **environment) as process:
+    def run(self, *options: str, **more: Any) -> tuple[int, str]:
+        with self.start(*options, **more) as process:
             output, _ = process.communicate(timeout=60)
             return process.returncode, output
