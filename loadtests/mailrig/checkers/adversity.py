@@ -14,7 +14,15 @@ from typing import Final
 
 from mailrig.checkers.measurement import Measurement, Sample, nothing, series, violations
 from mailrig.checkers.outages import outages
-from mailrig.checkers.view import accepted, completions, executions_in_order, jobs_by_id, requests
+from mailrig.checkers.view import (
+    accepted,
+    completions,
+    executions_in_order,
+    is_continued,
+    is_retry,
+    jobs_by_id,
+    requests,
+)
 from mailrig.evidence import Evidence, Row
 from mailrig.scenario import NEMESIS, Contract, Scenario
 
@@ -90,7 +98,7 @@ def retry_depth(evidence: Evidence, _contract: Contract, _scenario: Scenario) ->
     """How often each job that failed was tried again."""
     found = []
     for job, rows in executions_in_order(evidence).items():
-        retries = sum(row["outcome"] == "retry" and row["error_type"] is not None for row in rows)
+        retries = sum(is_retry(row) for row in rows)
         if retries:
             found.append(
                 Sample(value=retries, labels={"queue": rows[0]["queue"]}, note=f"job {job}: {retries} retries")
@@ -102,7 +110,7 @@ def task_continued(evidence: Evidence, _contract: Contract, _scenario: Scenario)
     """How often a job went on in a new execution because its soft time limit was over: once for each such job."""
     found = []
     for job, rows in executions_in_order(evidence).items():
-        times = sum(row["outcome"] == "retry" and row["error_type"] is None for row in rows)
+        times = sum(is_continued(row) for row in rows)
         if times:
             found.append(Sample(value=times, labels={"queue": rows[0]["queue"]}, note=f"job {job}: {times} times"))
     return series(found, kind="", of="jobs that were continued")

@@ -17,6 +17,9 @@ from mailrig.history import Op
 SEND_TASK: Final = "email_service.tasks.send_email"
 #: States of a job that are final (the audit view's words; the judge has its own copy on purpose).
 FINAL: Final = frozenset({"succeeded", "failed", "unknown"})
+#: Tasks that commit what they have done as they go (decision 16).
+_RESUMING: Final = frozenset({"sync_emails", "delete_emails"})
+_TIME_LIMIT: Final = "time-limit"
 _LOADS: Final = frozenset({"send", "sync", "delete"})
 
 
@@ -100,6 +103,20 @@ def executions_in_order(evidence: Evidence) -> dict[str, list[Row]]:
         job: sorted(rows, key=lambda row: (row["ordinal"], row["started_ns"]))
         for job, rows in by_job(evidence.executions).items()
     }
+
+
+def is_retry(row: Row) -> bool:
+    """Whether an execution failed and the job was tried again. One that went on behind its soft limit did not fail."""
+    return row["outcome"] == "retry" and not is_continued(row)
+
+
+def is_continued(row: Row) -> bool:
+    """Whether an execution kept what it had done at its soft time limit, and the job went on in the next one.
+
+    Only tasks with checkpoints do so; of any other the limit is a failure like others.
+    """
+    resumes = row["name"].rpartition(".")[2] in _RESUMING
+    return row["outcome"] == "retry" and (row["error_type"] is None or (resumes and row["error_type"] == _TIME_LIMIT))
 
 
 def delivered(evidence: Evidence) -> list[Row]:

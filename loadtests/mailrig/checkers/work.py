@@ -17,6 +17,7 @@ from mailrig.checkers.view import (
     Interval,
     executions_in_order,
     intervals,
+    is_retry,
     jobs_by_id,
     stolen,
     worker_deaths,
@@ -211,13 +212,13 @@ def retry_delay_error(evidence: Evidence, contract: Contract, scenario: Scenario
     """How far each retry's due time is from the end before it plus the promised delay, scaled.
 
     Due times, not start times: the start is capacity. Killed executions don't count as attempts: they have no error of
-    their own, and neither has a continuation (a retry without an error type).
+    their own, and neither has what goes on behind its soft time limit.
     """
     found = []
     for job, rows in executions_in_order(evidence).items():
         retries = 0
         for row, after in itertools.pairwise(rows):
-            if row["outcome"] != "retry" or row["error_type"] is None:
+            if not is_retry(row):
                 continue
             wanted_s = promised_delay_s(contract, retries) * scenario.system.time_scale
             delay_s = (after["due_ns"] - row["ended_ns"]) / 1e9
@@ -246,7 +247,7 @@ def retry_over_limit(evidence: Evidence, contract: Contract, _scenario: Scenario
 def _over_limit(jobs: Iterable[list[Row]], contract: Contract) -> Iterator[str]:
     for rows in jobs:
         limit = contract.number(f"retries.{rows[0]['name'].rpartition('.')[2]}")
-        retries = sum(row["outcome"] == "retry" and row["error_type"] is not None for row in rows)
+        retries = sum(is_retry(row) for row in rows)
         if retries > limit:
             yield f"job {rows[0]['job_id']} ({rows[0]['name']}): {retries} retries, {limit:g} are allowed"
 

@@ -78,6 +78,22 @@ def test_a_stage_behind_a_slow_one_does_not_count_and_an_end_that_never_came_is_
     assert METRICS["capacity.per_s"](never, CONTRACT, scenario).samples[0].value == 12
 
 
+@pytest.mark.parametrize(
+    ("task", "error_type", "continued"),
+    [("sync_emails", "time-limit", True), ("sync_emails", "imap", False), ("send_email", "time-limit", False)],
+)
+def test_only_a_task_with_checkpoints_goes_on_behind_its_soft_limit_without_having_failed(task, error_type, continued):
+    """What goes on is due at once and as often as it takes; what failed has a backoff and a limit."""
+    rows = [
+        execution("a", n, n + 0.5, ordinal=n + 1, name=task, outcome="retry", error_type=error_type, due_ns=n * S)
+        for n in range(8)
+    ]
+    evidence = Evidence(jobs=(job("a", name=task),), executions=tuple(rows))
+    assert (judged("task.continued", "count >= 1", evidence).verdict == "pass") is continued
+    assert (judged("retry.over_limit", "== 0", evidence).verdict == "pass") is continued
+    assert (judged("retry.delay_error", "max < 50ms", evidence).verdict == "unknown") is continued
+
+
 # --- outages ----------------------------------------------------------------------------------------------------------
 
 AWAY = (op(10, "invoke", "lose-redis"), op(10.1, "ok", "lose-redis"), op(13, "ok", "heal", action="lose-redis"))
