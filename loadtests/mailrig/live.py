@@ -132,7 +132,7 @@ def summary(gates: Iterable[LiveGate]) -> str:
     broken = [f"{gate} ({gate.check})" for gate in listed if gate.state == BROKEN]
     counts = {state: sum(gate.state == state for gate in listed) for state in (HOLDS, WAITING)}
     told = [f"broken so far: {', '.join(broken)}"] if broken else []
-    told += [f"{counts[HOLDS]} gates hold so far"] if counts[HOLDS] else []
+    told += [f"gates that hold so far: {counts[HOLDS]}"] if counts[HOLDS] else []
     return "; ".join(told)
 
 

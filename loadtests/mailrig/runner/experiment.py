@@ -225,7 +225,7 @@ class Experiment:
                 self._wind_down(load)
             left = time_left(times, drain_s=self._scenario.drain_timeout_s, gone_s=load.tail.gone_s)
             held = f"queued {sum(queues.ready.values())}, held {queues.unacked}"
-            self._screen.progress(f"{left} · {gates}{load.tail} · {held}")
+            self._screen.progress(" · ".join(filter(None, (left, str(gates), str(load.tail), held))))
             self._tick.wait(_TICK_S)
         load.check()
         # Locust may have ended before we looked again.
@@ -236,8 +236,7 @@ class Experiment:
         if self._live is None:
             return ""
         self._live.see(HELD, self._held(stack, queues))
-        told = summary(self._live.rows())
-        return f"{told} · " if told else ""
+        return summary(self._live.rows())
 
     @staticmethod
     def _held(stack: RunningStack, queues: QueueSampler) -> int:

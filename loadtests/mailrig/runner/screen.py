@@ -66,9 +66,9 @@ class Glance:
 
 
 def time_left(load: Load, *, drain_s: float, gone_s: float | None) -> str:
-    """The phase, and how long it will last; ``gone_s`` counts from the start of the warm-up."""
+    """The phase, and how long it will last. ``gone_s`` counts from the start of the warm-up; before it nobody knows."""
     if gone_s is None:
-        return "starting the load"
+        return ""
     if gone_s < load.warmup_s:
         return f"warm-up, {load.warmup_s - gone_s:.0f} s left, then {load.duration_s:g} s of load"
     if gone_s < load.total_s:

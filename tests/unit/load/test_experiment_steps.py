@@ -12,7 +12,7 @@ import pytest
 
 from mailrig.history import HistoryWriter, read_history
 from mailrig.runner import experiment
-from mailrig.runner.interrupts import Stopped
+from mailrig.runner.interrupts import Stopped, Wish
 from mailrig.runner.screen import Screen
 from mailrig.scenario import load_contract, load_scenario
 from mailrig.stack import StackError
@@ -93,6 +93,45 @@ def test_what_does_not_settle_in_time_is_named_and_not_waited_for_again(monkeypa
     stuck = conduct._settle(stack, queues, until_s=time.monotonic() - 1)
     assert stuck == {"stuck"}
     assert conduct._settle(stack, queues, until_s=time.monotonic() + 60, except_for=stuck) == frozenset()
+
+
+class Load:
+    """A load that has begun, or not."""
+
+    def __init__(self, start_ns):
+        self.tail, self.stops = SimpleNamespace(start_ns=start_ns), 0
+
+    def stop(self):
+        self.stops += 1
+
+
+def test_ctrl_c_during_the_load_ends_it_once_and_what_was_accepted_is_waited_for(monkeypatch, made):
+    conduct, _ = made
+    load, said = Load(start_ns=1), []
+    monkeypatch.setattr(conduct, "_phase", lambda name, text: said.append((name, text)))
+    conduct._wish = Wish(asked_ns=5)
+    conduct._wind_down(load)
+    conduct._wind_down(load)
+    assert (load.stops, [name for name, _ in said], conduct.interrupted_ns) == (1, ["interrupted"], 5)
+    looks = iter([frozenset({"job"}), frozenset({"job"}), frozenset()])
+    monkeypatch.setattr(experiment, "unsettled", lambda *_: next(looks))
+    queues = SimpleNamespace(unacked=0, ready={})
+    assert conduct._settle(SimpleNamespace(broken=None, audit_url=""), queues, until_s=time.monotonic() + 60) == set()
+
+
+def test_ctrl_c_before_the_load_has_begun_leaves_nothing_to_judge(made):
+    conduct, _ = made
+    conduct._wish = Wish(asked_ns=5)
+    with pytest.raises(Stopped):
+        conduct._wind_down(Load(start_ns=None))
+
+
+def test_ctrl_c_during_the_drain_ends_the_waiting(monkeypatch, made):
+    conduct, _ = made
+    monkeypatch.setattr(experiment, "unsettled", lambda *_: frozenset({"slow"}))
+    conduct._wish = Wish(asked_ns=5)
+    stack, queues = SimpleNamespace(broken=None, audit_url=""), SimpleNamespace(unacked=0, ready={})
+    assert conduct._settle(stack, queues, until_s=time.monotonic() + 60) == {"slow"}
 
 
 def test_a_stack_that_breaks_while_it_is_waited_for_ends_the_waiting(monkeypatch, made):

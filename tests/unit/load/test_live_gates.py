@@ -102,7 +102,7 @@ def test_what_is_broken_is_named_and_the_rest_is_counted():
     assert summary(live.rows()) == ""
     live.see(HELD, 5)
     live.time([Timing(kind="API", name="accept send", duration_ns=10 * MS)])
-    assert summary(live.rows()) == "broken so far: g0 5 (max <= 4); 1 gates hold so far"
+    assert summary(live.rows()) == "broken so far: g0 5 (max <= 4); gates that hold so far: 1"
 
 
 def test_the_load_s_history_is_read_as_the_judge_reads_it(tmp_path):

@@ -13,10 +13,10 @@ import pytest
 
 from mailrig.history import HistoryWriter
 from mailrig.runner.facts import commit_of, facts_of, patched_service
-from mailrig.runner.interrupts import SIGNALS, Stopped, deferred, stop_on_signals
+from mailrig.runner.interrupts import SIGNALS, Stopped, deferred, listening, stop_on_signals
 from mailrig.runner.load import HistoryTail, locustfile
 from mailrig.runner.scratch import scratch_folder
-from mailrig.runner.screen import Screen
+from mailrig.runner.screen import Glance, Screen, time_left
 from mailrig.scenario import load_mutant, load_scenario, mutant_names
 
 # --- signals ----------------------------------------------------------------------------------------------------------
@@ -73,6 +73,41 @@ def test_a_signal_while_another_one_is_heard_is_not_told():
     assert done == ["inner", "outer"]
 
 
+def end_early(*numbers):
+    """What is raised when these signals come while somebody listens, and whether the wish was heard."""
+    wishes = []
+    try:
+        with listening() as wish:
+            wishes.append(wish)
+            for number in numbers:
+                signal.raise_signal(number)
+    except Stopped as stopped:
+        return stopped.exit_code, wishes[0].asked
+    return None, wishes[0].asked
+
+
+@pytest.mark.usefixtures("signals_")
+@pytest.mark.parametrize(
+    ("numbers", "raised", "asked"),
+    [
+        ([], None, False),
+        ([signal.SIGINT], None, True),
+        ([signal.SIGINT, signal.SIGINT], 130, True),
+        ([signal.SIGINT, signal.SIGTERM], 143, True),
+        ([signal.SIGTERM], 143, False),
+    ],
+)
+def test_who_listens_is_asked_once_by_ctrl_c_and_stopped_by_all_else(numbers, raised, asked):
+    assert end_early(*numbers) == (raised, asked)
+
+
+@pytest.mark.usefixtures("signals_")
+def test_after_the_listening_a_signal_raises_as_ever():
+    assert end_early(signal.SIGINT) == (None, True)
+    with pytest.raises(Stopped):
+        signal.raise_signal(signal.SIGINT)
+
+
 # --- screen -----------------------------------------------------------------------------------------------------------
 
 
@@ -100,6 +135,39 @@ def test_a_terminal_gets_one_line_that_changes_and_never_wraps(monkeypatch):
     line, _, step = out.getvalue().rpartition("\r\x1b[K")
     assert len(line.removeprefix("\r\x1b[K")) == 29
     assert step == "[  0.0 s] healing\n"
+
+
+def test_a_quiet_screen_says_nothing():
+    out = Terminal()
+    screen = Screen(out, clock=lambda: 9.0, quiet=True)
+    screen.step("load")
+    screen.progress("asked 1")
+    assert out.getvalue() == ""
+
+
+@pytest.mark.parametrize(
+    ("gone_s", "told"),
+    [
+        (None, ""),
+        (0.0, "warm-up, 3 s left, then 22 s of load"),
+        (2.6, "warm-up, 0 s left, then 22 s of load"),
+        (3.0, "load, 22 s left"),
+        (25.0, "drain, 20 s left at most"),
+        (99.0, "drain, 0 s left at most"),
+    ],
+)
+def test_a_phase_says_how_long_it_lasts(gone_s, told):
+    assert time_left(load_scenario("smoke").load, drain_s=20, gone_s=gone_s) == told
+
+
+def test_what_costs_something_is_looked_at_once_a_second():
+    now, made = [0.0], []
+    glance = Glance(lambda: made.append(now[0]) or f"look {len(made)}", clock=lambda: now[0])
+    shown = []
+    for tenth in range(25):
+        now[0] = tenth / 10
+        shown.append(str(glance))
+    assert (shown[0], shown[9], shown[10], shown[-1]) == ("look 1", "look 1", "look 2", "look 3")
 
 
 # --- scratch ----------------------------------------------------------------------------------------------------------

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mailrig import cli, runner, telling
-from mailrig.checkers import GateResult, Verdict
+from mailrig.checkers import GateResult, Verdict, judge
+from mailrig.evidence import load_evidence
 from mailrig.runner import Entry, RunOptions, run_series, worst
 from mailrig.runner.interrupts import Stopped
 from mailrig.runner.series import STATE, read_state
-from mailrig.scenario import RigError, scenario_names
+from mailrig.scenario import RigError, load_contract, load_scenario, scenario_names
 from mailrig.store import Run
 
+TINY = Path(__file__).parents[2] / "runs" / "tiny"
 NAMES = ("smoke", "observed")
 
 
@@ -133,6 +136,16 @@ def test_a_broken_file_is_one_clear_line(options, text):
     (options.runs_dir / STATE).write_text(text)
     with pytest.raises(RigError, match="without --resume"):
         series(options, Rig(), resume=True)
+
+
+def test_an_interrupted_run_is_invalid_whatever_its_gates_say():
+    evidence = load_evidence(TINY)
+    scenario, contract = load_scenario(TINY / "scenario.toml"), load_contract(TINY / "contract.toml")
+    assert judge(scenario, contract, evidence).verdict == "pass"
+    cut = replace(evidence, run={**evidence.run, "interrupted": {"signal": "SIGINT", "after_s": 12.34}})
+    told = judge(scenario, contract, cut)
+    assert (told.verdict, told.failed, telling.exit_code(told, strict=False)) == ("invalid", ("interrupted",), 130)
+    assert told.gates[0].detail == ("ended by SIGINT 12.3 s after its start",)
 
 
 # --- how it is told ---------------------------------------------------------------------------------------------------
