@@ -10,9 +10,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCH := $(VENV)/.bench
+BENCH_CHECKED := benchmarks/bench_rules.py benchmarks/bench_message.py benchmarks/bench_synthesis.py
+BENCH_RESULTS := .benchmarks/check.json
 FUZZ_SECONDS ?= 600
 
-.PHONY: help demo test check test-peers bench fuzz up dashboards constraints clean
+.PHONY: help demo test check test-peers bench bench-check bench-keep fuzz up dashboards constraints clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,6 +41,17 @@ test-peers: $(STAMP)  ## other servers and clients, a browser; each skips, namin
 
 bench: $(BENCH)  ## speed, as ratios measured side by side with what is installed of Dovecot, postfix, pymap
 	$(BIN)/pytest -q benchmarks --benchmark-only --benchmark-sort=name --benchmark-columns=median,iqr,rounds
+
+bench-check: $(STAMP) $(BENCH_RESULTS)  ## benchmarks against benchmarks/baseline.json: slower, missing and new ones fail (under a minute)
+	$(BIN)/python benchmarks/baseline.py $(BENCH_RESULTS)
+
+bench-keep: $(STAMP) $(BENCH_RESULTS)  ## keep their speeds of now as the baseline
+	$(BIN)/python benchmarks/baseline.py $(BENCH_RESULTS) --write
+
+.PHONY: $(BENCH_RESULTS)
+$(BENCH_RESULTS): $(STAMP)
+	@mkdir -p $(@D)
+	$(BIN)/pytest -q $(BENCH_CHECKED) --benchmark-only --benchmark-disable-gc --benchmark-max-time=0.3 --benchmark-columns=min,median,rounds --benchmark-json=$@
 
 fuzz: $(STAMP)  ## ten minutes of fuzzing (FUZZ_SECONDS=600, FUZZ_SEED=...); a failing input is kept and printed
 	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/pytest -q tests/fuzz -s --timeout=0
