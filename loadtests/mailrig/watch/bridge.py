@@ -25,8 +25,9 @@ from typing import Any
 #: How long an answer of the workers is waited for, and how often new workers are looked for, seconds.
 ANSWER_S = 1.0
 LOOK_EVERY_S = 5.0
-#: Asking takes at most this share of a worker's time.
-SHARE_MAX = 0.1
+#: Asking takes at most this share of a worker's time, but is never put off for long.
+SHARE_MAX = 0.2
+WAIT_S_MAX = 5.0
 ENABLED = "task events enabled"
 Say = Callable[..., None]
 
@@ -86,7 +87,7 @@ def _attend(app: Any, order: dict[str, Any], say: Say) -> None:
     thread.start()
     wait_s = 0.0
     while not stopped.is_set() and not _ended(wait_s):
-        wait_s = max(order["every_s"], desk.ask() / SHARE_MAX)
+        wait_s = max(order["every_s"], min(desk.ask() / SHARE_MAX, WAIT_S_MAX))
     desk.restore()
     ears.stop()
     # Closing its connection takes its queue away; without an event it looks up once a second.
@@ -110,10 +111,12 @@ class Desk:
         self._switched: list[str] = []
 
     def ask(self) -> float:
-        """Tell what the workers say now; answers how long that took."""
+        """Tell what the workers say now; answers for how long they were busy with it."""
         begun_s = time.monotonic()
         try:
             self._look(begun_s)
+            # Looking waits for who may be there; it keeps nobody busy.
+            begun_s = time.monotonic()
             if self._nodes:
                 self._tell()
             else:

@@ -184,19 +184,29 @@ class Seen:
 
     def _retries(self) -> Iterator[Retry]:
         due = self._due()
-        for task_id, rows in self._by_task.items():
-            number = {row["time_ns"]: row.get("retries", 0) for row in rows if row["type"] == "task-received"}
+        for (_, task_id), rows in self._histories().items():
+            start_ns = None
             for row in rows:
-                if row["type"] != "task-retried":
+                start_ns = row["time_ns"] if row["type"] == "task-started" else start_ns
+                if row["type"] != "task-retried" or start_ns is None:
                     continue
-                before = [at for at in number if at <= row["time_ns"]]
-                if not before:
-                    continue  # begun before the watch: nobody heard which of them it is
-                retry = int(number[max(before)] or 0)
-                due_ns = due.get((task_id, retry + 1))
-                if due_ns is not None:
-                    delay_s = (due_ns - row["time_ns"]) / 1e9
-                    yield Retry(task_id=task_id, name=self._names.get(task_id, "?"), number=retry, delay_s=delay_s)
+                number = self._number(task_id, start_ns, due)
+                after_ns = due.get((task_id, number + 1)) if number is not None else None
+                if number is not None and after_ns is not None:
+                    delay_s = (after_ns - row["time_ns"]) / 1e9
+                    yield Retry(task_id=task_id, name=self._names.get(task_id, "?"), number=number, delay_s=delay_s)
+
+    def _number(self, task_id: str, start_ns: int, due: Mapping[tuple[str, int], int]) -> int | None:
+        """Which execution of a task it is that started then, from 0: the last one that was due by then.
+
+        Not by the order of events: a child publishes its retry before the worker tells of it, so that the next message
+        is often received first. None when its beginning was not heard.
+        """
+        numbers = [number for (task, number), at_ns in due.items() if task == task_id and at_ns <= start_ns]
+        if numbers:
+            return max(numbers)
+        first = (row for row in self._by_task.get(task_id, ()) if row["type"] == "task-received")
+        return 0 if any(not row.get("retries") for row in first) else None
 
     def _due(self) -> dict[tuple[str, int], int]:
         """When each retry is due, by task and number."""

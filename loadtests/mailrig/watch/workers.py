@@ -123,6 +123,8 @@ class Workers:
             self._popen.kill()
             self._popen.wait()
         self._thread.join(_END_S)
+        if self._popen.stdout is not None:
+            self._popen.stdout.close()
         lines: list[dict[str, Any]] = []
         with suppress(queue.Empty):
             while True:
