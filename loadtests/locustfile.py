@@ -61,6 +61,8 @@ from mailrig.tab import Board
 
 #: How often a feed is read, seconds. Queue and run times come from the execution's clock, so it is in none of them.
 FEED_EVERY_S: Final = 0.2
+#: So many rows of a feed are taken in before arrivals have their turn.
+ROWS_AT_ONCE: Final = 5
 CONNECT_TIMEOUT_S: Final = 5.0
 READ_TIMEOUT_S: Final = 10.0
 #: A server that trickles its answer meets this one.
@@ -306,8 +308,11 @@ class Load:
                 status, error, rows = None, str(err), []
             if status != _OK:
                 self._fire(Timing(kind="API", name="feed", duration_ns=0, error=error or f"status {status}"))
-            for row in rows:
+            for number, row in enumerate(rows, start=1):
                 use(row)
+                if number % ROWS_AT_ONCE == 0:
+                    # A page of five hundred rows would hold up all arrivals that are due meanwhile.
+                    gevent.sleep(0)
             full = len(rows) >= FEED_LIMIT
 
     def _settled(self, row: Mapping[str, Any]) -> None:

@@ -34,7 +34,7 @@ _GATES_COLUMNS: Final = {
     "gate": "Gate", "metric": "Metric", "allowed": "Allowed", "observed": "Observed", "state": "So far",
 }  # fmt: skip
 _TABS: Final = (
-    (_TIMES, "Queue wait and end to end", _TIMES_COLUMNS),
+    (_TIMES, "Mail times", _TIMES_COLUMNS),
     (_GATES, "Gates", _GATES_COLUMNS),
 )
 

@@ -76,7 +76,7 @@ def test_the_page_has_the_tabs_and_their_tables_after_a_test_as_well(bench):
         until(lambda: bench.history.exists() and len(read_history(bench.history)) == 3 * ARRIVALS + 1, process)
         shown, told = json.loads(get(port, "/stats/requests")), json.loads(get(port, "/mail"))
     arguments = json.loads(re.search(r"window\.templateArgs = (\{.*\})", page)[1])
-    assert [tab["title"] for tab in arguments["extended_tabs"]] == ["Queue wait and end to end", "Gates"]
+    assert [tab["title"] for tab in arguments["extended_tabs"]] == ["Mail times", "Gates"]
     assert {part["key"] for part in shown["extended_stats"]} == {tab["key"] for tab in arguments["extended_tabs"]}
     assert not re.search(r'(?:src|href)="https?:', page), "the page asks another server"
     times = {row["name"]: row for row in told["times"]}
