@@ -156,8 +156,8 @@ def as_text(budget: Budget, question: Question, *, run: Path) -> Iterator[str]:
         yield f"  {name:38}{_mib(task.peak)}  {task.time_share:.0%} of the time, {task.executions} executions"
     if budget.cgroup_peak_bytes is not None:
         cap = budget.cgroup_limit_bytes
-        yield f"  {'the control group held at most':38}{budget.cgroup_peak_bytes / MIB:8.1f} MiB" + (
-            f" of {cap / MIB:.0f}" if cap else ", without a limit"
+        yield f"  {'control group, page cache and all':38}{budget.cgroup_peak_bytes / MIB:8.1f} MiB" + (
+            f" at most, of {cap / MIB:.0f}" if cap else " at most, without a limit"
         )
     yield from _answers(budget, question)
     yield from _leaks(budget)

@@ -154,6 +154,9 @@ def estimate(memory: Sequence[Row], executions: Sequence[Row]) -> Budget:
     uses = _uses(executions)
     shared = [(row["time_ns"] / 1e9, _shared(row)) for row in whole]
     idle = [point for points in _idle(whole, uses).values() for point in points]
+    groups = [
+        (p["cgroup_bytes"], p["cgroup_limit_bytes"]) for r in whole for p in r["processes"] if "cgroup_bytes" in p
+    ]
     return Budget(
         shared=_level(shared, _LEVEL_RANK),
         idle=_level(idle or _own(whole), _LEVEL_RANK),
@@ -163,8 +166,8 @@ def estimate(memory: Sequence[Row], executions: Sequence[Row]) -> Budget:
         duration_s=(whole[-1]["time_ns"] - whole[0]["time_ns"]) / 1e9,
         reading_s=_median_of(row["read_ns"] / 1e9 for row in whole if "read_ns" in row),
         growth=dict(_growth(rows)),
-        cgroup_peak_bytes=max((row["cgroup"]["bytes"] for row in whole if row.get("cgroup")), default=None),
-        cgroup_limit_bytes=next((row["cgroup"]["limit_bytes"] for row in whole[::-1] if row.get("cgroup")), None),
+        cgroup_peak_bytes=max((used for used, _ in groups), default=None),
+        cgroup_limit_bytes=groups[-1][1] if groups else None,
     )
 
 

@@ -9,6 +9,7 @@ running     what a run needs of a stack, whoever started it
 stack       all parts together, kept alive
 attached    a stack that others started
 samplers    the broker's queues and the workers' memory while a run goes on
+cgroup      what the kernel charges their control group
 """
 
 from mailrig.stack.attached import VARIABLES, AttachedStack, Attachment

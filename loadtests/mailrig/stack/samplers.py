@@ -20,6 +20,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from mailrig.stack.cgroup import cgroup_of
 from mailrig.stack.processes import StackError
 
 #: Queues, and what kombu appends to a queue's name for each step of priority: a bare LLEN sees a third of the messages.
@@ -202,13 +203,22 @@ class MemorySampler(Sampler):
         self._read = read
 
     def _sample(self) -> dict[str, Any]:
-        return {"time_ns": time.time_ns(), "processes": list(self._read())}
+        time_ns, begun_s = time.time_ns(), time.monotonic()
+        processes = list(self._read())
+        # What looking costs is part of what was seen.
+        return {"time_ns": time_ns, "processes": processes, "read_ns": int((time.monotonic() - begun_s) * 1e9)}
 
 
 def memory_of(pid: int, kind: str) -> dict[str, Any] | None:
-    """One process's memory in bytes, and the CPU time that it has had so far; None when it is gone."""
+    """One process's memory in bytes, and the CPU time that it has had so far; None when it is gone.
+
+    Of a worker's main process also what their control group is charged (``cgroup``).
+    """
     sizes, cpu_s = _from_smaps(pid) if sys.platform == "linux" else _from_psutil(pid), _cpu_s(pid)
-    return None if sizes is None or cpu_s is None else {"pid": pid, "kind": kind, **sizes, "cpu_s": cpu_s}
+    if sizes is None or cpu_s is None:
+        return None
+    group = cgroup_of(pid) if kind == "worker-main" else {}
+    return {"pid": pid, "kind": kind, **sizes, "cpu_s": cpu_s, **group}
 
 
 def _cpu_s(pid: int) -> float | None:

@@ -100,24 +100,13 @@ class Broker:
 
     def __init__(self, url: str, keys: Keys) -> None:
         """Raises BrokerError: it is no Redis."""
-        scheme, _, rest = url.partition("://")
         self.place = place(url)
-        try:
-            self._client = connect(f"{_SCHEMES.get(scheme, scheme)}://{rest}", TIMEOUT_S)
-        except ValueError as err:
-            raise BrokerError(f"{self.place} can't be watched: held and waiting messages are read on Redis") from err
+        self._client = _client(url)
         self._keys = keys
         self._count = self._client.register_script(_COUNT)
         self._look = self._client.register_script(_LOOK)
         #: By delivery tag, what is known of a message.
         self._known: dict[str, dict[str, Any]] = {}
-
-    def check(self) -> None:
-        """Raises BrokerError: it does not answer."""
-        try:
-            self._client.ping()
-        except (redis.RedisError, OSError) as err:
-            raise BrokerError(f"{self.place} can't be asked: {reason(err, TIMEOUT_S)}") from err
 
     def sample(self) -> dict[str, Any]:
         """One reading; an error is a line too."""
@@ -153,6 +142,27 @@ class Broker:
     def close(self) -> None:
         """Ask no more."""
         self._client.close()
+
+
+def check(url: str) -> None:
+    """Whether there is somebody to ask.
+
+    Raises:
+        BrokerError: it is no Redis, or does not answer.
+    """
+    with _client(url) as client:
+        try:
+            client.ping()
+        except (redis.RedisError, OSError) as err:
+            raise BrokerError(f"{place(url)} can't be asked: {reason(err, TIMEOUT_S)}") from err
+
+
+def _client(url: str) -> redis.Redis:
+    scheme, _, rest = url.partition("://")
+    try:
+        return connect(f"{_SCHEMES.get(scheme, scheme)}://{rest}", TIMEOUT_S)
+    except ValueError as err:
+        raise BrokerError(f"{place(url)} can't be watched: held and waiting messages are read on Redis") from err
 
 
 def _facts(answer: str) -> tuple[str, dict[str, Any]]:

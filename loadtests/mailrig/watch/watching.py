@@ -18,7 +18,7 @@ from typing import IO, Any, Final, Self
 from mailrig.doctor.facts import App
 from mailrig.runner.interrupts import Wish, listening
 from mailrig.store import Run
-from mailrig.watch.broker import Broker, Keys, ready_in_all
+from mailrig.watch.broker import Broker, Keys, check, ready_in_all
 from mailrig.watch.judging import GIVEN, Judged, check_gates, judge_folder
 from mailrig.watch.limits import load_gates
 from mailrig.watch.local import memory_line
@@ -58,6 +58,9 @@ def watch(options: WatchOptions) -> tuple[Run, Judged]:
     """
     if options.gates is not None:
         check_gates(load_gates(options.gates))
+    if options.broker is not None:
+        # Before the application is imported, which may take its time.
+        check(options.broker)
     with ExitStack() as stack:
         workers, app = Workers.start(
             options.app,
@@ -67,9 +70,10 @@ def watch(options: WatchOptions) -> tuple[Run, Judged]:
             every_s=max(options.every_s, MEMORY_EVERY_S),
         )
         stack.callback(workers.stop)
-        broker = Broker(options.broker or app.broker_url, Keys.of(app))
+        url = options.broker or app.broker_url
+        check(url)
+        broker = Broker(url, Keys.of(app))
         stack.callback(broker.close)
-        broker.check()
         run = _folder(app, options)
         options.say(f"watching {app.name} at {broker.place}: {run.path}; ctrl-C ends it and judges")
         with _Files(run.evidence) as files, listening() as wish:

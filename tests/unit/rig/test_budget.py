@@ -15,7 +15,7 @@ SHARED, IDLE, SEND, SYNC = 80, 50, 4, 20
 CHILDREN = (101, 102, 103, 104)
 
 
-def sample(at_s, sizes, *, shared=SHARED, **more):
+def sample(at_s, sizes, *, shared=SHARED, group=None, **more):
     """A worker of a parent and these children; shared pages are charged to all alike, as the kernel does it."""
     each = shared / (len(sizes) + 1)
     kids = [
@@ -23,7 +23,7 @@ def sample(at_s, sizes, *, shared=SHARED, **more):
         for pid, own in sizes.items()
     ]
     main = {"pid": 100, "kind": "worker-main", "pss_bytes": int(each * MIB), "uss_bytes": 0}
-    return {"time_ns": int(at_s * 1e9), "processes": [main, *kids], **more}
+    return {"time_ns": int(at_s * 1e9), "processes": [main | (group or {}), *kids], **more}
 
 
 def execution(number, pid, start_s, end_s, *, name="send_email", extra=SEND):
@@ -140,8 +140,8 @@ def test_a_mix_of_what_was_not_seen_is_refused(text, words):
 def run(tmp_path):
     folder = tmp_path / "runs" / "watched"
     (folder / "evidence").mkdir(parents=True)
-    cgroup = {"bytes": 300 * MIB, "limit_bytes": 512 * MIB}
-    lines = quiet(read_ns=2_500_000, cgroup=cgroup)
+    group = {"cgroup_bytes": 300 * MIB, "cgroup_limit_bytes": 512 * MIB}
+    lines = quiet(read_ns=2_500_000, group=group)
     (folder / "evidence" / "memory.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (folder / "evidence" / "executions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in mixed()))
     return folder
@@ -155,7 +155,7 @@ def test_the_command_says_the_limit_to_set_and_what_fits(run, capsys):
     assert "concurrency that fits 512 MiB: 4" in told
     assert "by the mix send_email 75%, sync_emails 25%" in told
     assert "a reading takes 2.5 ms" in told
-    assert "300.0 MiB of 512" in told
+    assert "300.0 MiB at most, of 512" in told
 
 
 def test_the_command_answers_machines_in_bytes(run, capsys):
