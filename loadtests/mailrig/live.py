@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from mailrig.checkers.expression import UNITS, Check, parse_check, parse_metric
+from mailrig.checkers.hopeless import hopeless
 from mailrig.clients import Timing
-from mailrig.scenario import Contract, Gate, Scenario
+from mailrig.scenario import Contract, Gate, Scenario, ScenarioError
 
 #: First word of a timing's name -> the metric that it is a sample of, and what its second word is a label of.
 _TIMED: Final[Mapping[str, tuple[str, str]]] = {
@@ -24,6 +25,8 @@ _TIMED: Final[Mapping[str, tuple[str, str]]] = {
     "run": ("task.run_time", "queue"),
     "lag": ("schedule_lag", "f"),
 }
+#: Metrics with one sample an arrival, at most.
+ONE_EACH: Final = frozenset({"http.accept", "task.e2e", "schedule_lag"})
 #: Metrics whose samples are what was seen at an instant.
 HELD, RUNNING = "worker.held", "worker.running"
 _KINDS: Final[Mapping[str, str]] = {name: "s" for name, _ in _TIMED.values()} | {HELD: "", RUNNING: ""}
@@ -46,6 +49,22 @@ class LiveGate:
 
     def __str__(self) -> str:
         return f"{self.id} {self.observed}"
+
+
+def require_visible(scenario: Scenario) -> None:
+    """Refuse a gate that is to abort a run by what nobody sees while it goes on.
+
+    Raises:
+        ScenarioError: at its line.
+    """
+    for gate in scenario.gates:
+        if gate.abort and parse_metric(gate.metric)[0] not in _KINDS:
+            raise ScenarioError(
+                f"gate {gate.id}: abort does not go with {gate.metric}, which is known after the run only",
+                file=gate.file or scenario.file,
+                line=gate.line,
+                allowed=", ".join(sorted(_KINDS)),
+            )
 
 
 class LiveGates:
@@ -86,6 +105,15 @@ class LiveGates:
         if running := self._peak.value():
             self.see(RUNNING, running)
         return [self._row(gate, check, metric, labels) for gate, check, metric, labels in self._gates]
+
+    def hopeless(self, arrivals: int) -> LiveGate | None:
+        """A gate that aborts the run and can't hold any more, whatever the rest of so many arrivals brings."""
+        for gate, check, metric, labels in self._gates:
+            # Of executions nobody knows how many there will be: there a maximum alone can be hopeless.
+            total = arrivals if metric in ONE_EACH else None
+            if gate.abort and hopeless(check, self._values(metric, labels), total):
+                return self._row(gate, check, metric, labels)
+        return None
 
     def _row(self, gate: Gate, check: Check, metric: str, labels: Mapping[str, str]) -> LiveGate:
         values = self._values(metric, labels)

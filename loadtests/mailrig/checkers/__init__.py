@@ -153,7 +153,7 @@ def judge(scenario: Scenario, contract: Contract, evidence: Evidence) -> Verdict
     gates = (*_cut_short(evidence), *judge_gates(scenario.gates, contract, measure, beside=beside))
     started_ns, ended_ns = evidence.run.get("started_ns"), evidence.run.get("ended_ns")
     return Verdict(
-        verdict=conclude(gates),
+        verdict=conclude(gates, aborted_by=(evidence.run.get("aborted") or {}).get("gate")),
         scenario=scenario.name,
         seed=evidence.run.get("seed", scenario.seed),
         mutant=evidence.run.get("mutant"),

@@ -23,6 +23,7 @@ from mailrig.checkers.expression import (
     parse_quantity,
     parse_window,
 )
+from mailrig.checkers.hopeless import can_abort
 from mailrig.checkers.measurement import Sample
 from mailrig.scenario import Gate
 from mailrig.statistics import RESAMPLES, draws, percentile, redrawn, slices, slope_interval
@@ -93,6 +94,8 @@ def check_gate(check: Check, gate: Gate) -> None:
         parse_quantity(gate.min_effect)
         if not check.baseline:
             raise CheckError("min_effect goes with a ratio to a baseline alone")
+    if gate.abort and (gate.window or not can_abort(check)):
+        raise CheckError("abort goes with max or count under a bound, min over one, and pN, of the whole run")
 
 
 def _times(samples: Sequence[Sample], check: Check) -> list[float]:

@@ -95,15 +95,19 @@ def _names(kind: type[GateResult | Verdict]) -> list[str]:
     return [field.name for field in fields(kind)]
 
 
-def conclude(gates: Sequence[GateResult]) -> str:
+def conclude(gates: Sequence[GateResult], *, aborted_by: str | None = None) -> str:
     """What follows from all gates.
 
-    A run in which nothing at all could be judged is ``unknown``. Else a validity gate that does not pass makes it
-    ``invalid``, then any failed gate makes it ``fail``, then any unknown one ``unknown``. Warnings change nothing.
+    A run in which nothing at all could be judged is ``unknown``. One that a gate ended early has failed, if that gate
+    fails by all that was collected: what else is missing then is missing because of it. Else a validity gate that does
+    not pass makes it ``invalid``, then any failed gate makes it ``fail``, then any unknown one ``unknown``. Warnings
+    change nothing.
     """
     verdicts = Counter(gate.verdict for gate in gates)
     if verdicts["unknown"] == len(gates):
         return "unknown"
+    if any(gate.id == aborted_by and gate.verdict == "fail" for gate in gates):
+        return "fail"
     if any(gate.kind == "validity" and gate.verdict != "pass" for gate in gates):
         return "invalid"
     return "fail" if verdicts["fail"] else "unknown" if verdicts["unknown"] else "pass"

@@ -106,17 +106,20 @@ def run(options: RunOptions) -> tuple[Run, Verdict]:
         )
         course.conduct()
         _hand_over(plan, folder, screen)
-        facts |= _interrupted(course.interrupted_ns, facts["started_ns"])
+        facts |= _cut_short(course, facts["started_ns"])
         folder.write_json("run.json", {**facts, "ended_ns": time.time_ns()})
     screen.step("judging")
     return folder, _judge(folder, course.leaks)
 
 
-def _interrupted(asked_ns: int | None, started_ns: int) -> dict[str, Any]:
-    """What run.json says of a run that somebody ended early."""
-    if asked_ns is None:
+def _cut_short(course: Experiment, started_ns: int) -> dict[str, Any]:
+    """What run.json says of a run that a gate or somebody ended early."""
+    if course.interrupted_ns is None:
         return {}
-    return {"interrupted": {"signal": "SIGINT", "after_s": round((asked_ns - started_ns) / 1e9, 1)}}
+    after_s = round((course.interrupted_ns - started_ns) / 1e9, 1)
+    if course.aborted_by is not None:
+        return {"aborted": {"gate": course.aborted_by, "after_s": after_s}}
+    return {"interrupted": {"signal": "SIGINT", "after_s": after_s}}
 
 
 def _judge(folder: Run, leaks: LeakSearch) -> Verdict:

@@ -29,7 +29,7 @@ from mailrig.runner.leaking import LeakSearch
 from mailrig.runner.load import FLEET_WAIT_S, Fleet, LoadError, LoadProcess
 from mailrig.runner.screen import Glance, Screen, time_left
 from mailrig.scenario import RigError, Scenario
-from mailrig.schedule import Arrival
+from mailrig.schedule import Arrival, arrivals
 from mailrig.scraping import MetricsSampler
 from mailrig.stack import MemorySampler, QueueSampler, RunningStack
 from mailrig.store import Run
@@ -89,6 +89,8 @@ class Experiment:
         self._live, self._winds_down = live, winds_down
         #: Whether somebody wants an early end, and whether the load was cut for it.
         self._wish, self._cut = Wish(), False
+        #: The gate that ended the load early.
+        self.aborted_by: str | None = None
         self._scenario, self._folder, self._stack = scenario, folder, stack
         self._spans, self._screen, self._fleet = spans, screen, fleet
         #: Whose work is judged; None where nobody else has any.
@@ -211,7 +213,7 @@ class Experiment:
             (times.warmup_s, lambda: self._phase("load", f"load: {times.duration_s:g} s")),
             (times.total_s, lambda: self._heal(agent, stack)),
         ]
-        gates = Glance(lambda: self._look(stack, queues))
+        gates, expected = Glance(lambda: self._look(stack, queues)), self._expected()
         while load.runs:
             if stack.broken is not None:
                 raise stack.broken
@@ -223,6 +225,8 @@ class Experiment:
                 load.stop()
             if self._wish.asked:
                 self._wind_down(load)
+            else:
+                self._give_up(load, expected)
             left = time_left(times, drain_s=self._scenario.drain_timeout_s, gone_s=load.tail.gone_s)
             held = f"queued {sum(queues.ready.values())}, held {queues.unacked}"
             self._screen.progress(" · ".join(filter(None, (left, str(gates), str(load.tail), held))))
@@ -243,6 +247,19 @@ class Experiment:
         """Messages that the living worker holds."""
         starts = (record["started_ns"] for record in stack.records if record["kind"] == "worker")
         return queues.held_since(max(starts, default=0))
+
+    def _expected(self) -> int:
+        """Arrivals after the warm-up."""
+        addresses = self._scenario.population.addresses()
+        return sum(not arrival.warmup for arrival in arrivals(self._scenario, addresses))
+
+    def _give_up(self, load: LoadProcess, expected: int) -> None:
+        """A gate that aborts can't hold any more: as if somebody had asked, but it is known what for."""
+        broken = self._live.hopeless(expected) if self._live is not None and load.tail.start_ns is not None else None
+        if broken is not None:
+            self.aborted_by, self._wish.asked_ns, self._cut = broken.id, time.time_ns(), True
+            self._phase("aborted", f"gate {broken} can't hold any more ({broken.check}): no more load")
+            load.stop()
 
     def _wind_down(self, load: LoadProcess) -> None:
         """Ctrl-C: no more load, but what was accepted is waited for, collected and judged."""

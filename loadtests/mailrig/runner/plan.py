@@ -16,6 +16,7 @@ from typing import Any, Final
 from mailrig.checkers import validate
 from mailrig.history import HistoryError, read_history
 from mailrig.jaeger import Jaeger, Otlp, otlp_beside
+from mailrig.live import require_visible
 from mailrig.runner.load import Fleet
 from mailrig.scenario import (
     OPS,
@@ -165,6 +166,7 @@ def make_plan(options: RunOptions) -> Plan:
         gates=JAEGER_GATE if jaeger_url and (attachment is None or attachment.span_dir) else "",
     )
     validate(scenario, contract)
+    require_visible(scenario)
     if attachment is not None:
         scenario = _among_others(scenario)
     jaeger = Jaeger(jaeger_url) if jaeger_url else None

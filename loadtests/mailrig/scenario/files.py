@@ -306,6 +306,7 @@ def _gates(top: Table) -> tuple[Gate, ...]:
             severity=table.text("severity", default="fail", choices=SEVERITIES),
             window=table.text("for", default=""),
             min_effect=table.text("min_effect", default=""),
+            abort=table.flag("abort"),
             **_origin(table, "id"),
         )
         table.done()

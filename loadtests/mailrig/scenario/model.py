@@ -159,6 +159,8 @@ class Gate:
     window: str = ""
     #: A ratio to a baseline breaks the gate only if the difference is beyond this too; empty for any.
     min_effect: str = ""
+    #: Whether the load is ended as soon as the check can't hold any more, whatever else comes.
+    abort: bool = False
     #: Where it was written; the file is the scenario's own unless it was inherited.
     line: int | None = None
     file: Path | None = None

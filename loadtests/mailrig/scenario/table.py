@@ -127,6 +127,13 @@ class Table:
             raise self.error(f"= {value!r} is not allowed", key=key, allowed=f"a whole number >= {minimum}")
         return value
 
+    def flag(self, key: str) -> bool:
+        """True or false; false when the key is absent."""
+        value = self._take(key, default=False, needed="true or false")
+        if not isinstance(value, bool):
+            raise self.error(f"= {value!r} is not allowed", key=key, allowed="true or false")
+        return value
+
     def strings(self, key: str, *, choices: Sequence[str] = ()) -> tuple[str, ...]:
         """A list of some of ``choices``, or of any strings; empty when the key is absent."""
         needed = f"a list of {', '.join(choices) or 'strings'}"
