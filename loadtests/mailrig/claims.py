@@ -192,6 +192,8 @@ def _results(claims: Sequence[Claim], run: Run) -> tuple[dict[str, GateResult], 
 
 def _row(claim: Claim, measured: Mapping[str, Mapping[str, GateResult]]) -> Row:
     figures, reasons, allowed = [], [], ""
+    if claim.only and not any(claim.id in results for results in measured.values()):
+        reasons.append(f"no run of {' or '.join(claim.only)}")
     for run, results in measured.items():
         result, needed = results.get(claim.id), results.get(claim.id + _NEEDS)
         if result is None:

@@ -115,7 +115,8 @@ def test_without_evidence_a_claim_is_not_measured_and_the_reason_is_told(tiny, t
 
 def test_only_the_scenarios_that_can_show_a_claim_are_asked(tiny, tmp_path):
     text = HELD + 'only = ["other"]\n'
-    assert measure(claims_of(tmp_path, text), [tiny]).rows[0].verdict == UNMEASURED
+    row = measure(claims_of(tmp_path, text), [tiny]).rows[0]
+    assert (row.verdict, row.reason) == (UNMEASURED, "no run of other")
 
 
 @pytest.mark.parametrize(
