@@ -6,6 +6,7 @@ Rule 2: a metric without samples is ``unknown``, and so is a checker that crashe
 Rule 3: a new gate is a new row in ``METRICS`` and one function; each has a recorded run that it fails (tests/runs).
 
     applying      checks in windows, as slopes and beside a baseline
+    hopeless      checks that can't hold any more
     expression    the language of checks           mail      promise, envelopes, Bcc, synced rows, tenants
     measurement   what a metric answers            work      held, running, retries, conservation, memory
     view          indexes over evidence            traces    completeness of traces, by spans and edges
