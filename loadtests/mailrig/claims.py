@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -18,7 +19,7 @@ from typing import Final
 from mailrig.checkers import METRICS, GateResult, judge, validate_gates
 from mailrig.evidence import load_evidence
 from mailrig.report import words
-from mailrig.report.markup import Markup, element
+from mailrig.report.markup import Child, Markup, element
 from mailrig.report.tables import table
 from mailrig.scenario import Contract, Gate, RigError, load_contract, load_scenario
 from mailrig.scenario.table import Table, parse_toml, read_text
@@ -31,6 +32,9 @@ _PACKAGE: Final = Path(__file__).parent
 _FILES: Final = (_PACKAGE.parent / "claims.toml", _PACKAGE / "data" / "claims.toml")
 _NEEDS: Final = "/needs"
 _PLACEHOLDER: Final = re.compile(r"\{\s*contract\.([\w.]+)\s*\}")
+#: The page's tables are of short cells; here there are sentences and names of tests.
+_STYLE: Final = ".claims td, .claims th { white-space: normal; overflow-wrap: anywhere; vertical-align: top }"
+_BADGES: Final = {HOLDS: "pass", BROKEN: "fail", UNMEASURED: "unknown"}
 _HEAD: Final = ("claim", "where", "measure", "measured", "verdict", "what differs, what shows it")
 
 
@@ -245,7 +249,7 @@ def markdown(page: Page) -> str:
     """For a pull request or a repository."""
     rule = "|".join(["---"] * len(_HEAD))
     lines = [f"# {TITLE}", "", _sentence(page), "", f"| {' | '.join(_HEAD)} |", f"|{rule}|"]
-    lines += [f"| {' | '.join(map(_escaped, _cells(row)))} |" for row in page.rows]
+    lines += [f"| {' | '.join(map(_escaped, _cells(row, page.runs)))} |" for row in page.rows]
     return "\n".join([*lines, "", "## Runs", "", *(f"- {_escaped(line)}" for line in _runs(page)), ""])
 
 
@@ -259,9 +263,9 @@ def html(page: Page) -> str:
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", name="color-scheme", content="light dark"),
         element("title", TITLE),
-        element("style", Markup(style)),
+        element("style", Markup(style + _STYLE)),
     )
-    rows = table([(title, "") for title in _HEAD], ([*_cells(row)] for row in page.rows))
+    rows = table([(title, "") for title in _HEAD], (_html_cells(row, page.runs) for row in page.rows), class_="claims")
     runs = element("ul", [element("li", line) for line in _runs(page)])
     body = element("main", element("h1", TITLE), element("p", _sentence(page)), rows, element("h2", "Runs"), runs)
     return f"<!doctype html>\n{element('html', head, element('body', body), lang='en')}\n"
@@ -272,9 +276,24 @@ def _sentence(page: Page) -> str:
     return f"{len(page.rows)} claims, measured by {words.count(len(page.runs), 'run')}. {told.capitalize()}."
 
 
-def _cells(row: Row) -> tuple[str, ...]:
-    claim = row.claim
-    figures = "; ".join(f"{figure.observed} ({figure.run})" for figure in row.figures)
+def _html_cells(row: Row, runs: Collection[str]) -> list[Child]:
+    *cells, verdict, notes = _cells(row, runs)
+    badge = element("span", verdict, class_=f"badge v-{_BADGES[row.verdict]}")
+    return [*cells, badge, notes]
+
+
+def _figures(row: Row, runs: Collection[str]) -> str:
+    """What was observed, and by which runs: a scenario's name is enough where there is one run of it."""
+    times = Counter(run.partition("/")[0] for run in runs)
+    by_figure: dict[str, list[str]] = {}
+    for figure in row.figures:
+        scenario = figure.run.partition("/")[0]
+        by_figure.setdefault(figure.observed, []).append(scenario if times[scenario] == 1 else figure.run)
+    return "; ".join(f"{observed} ({', '.join(names)})" for observed, names in by_figure.items())
+
+
+def _cells(row: Row, runs: Collection[str]) -> tuple[str, ...]:
+    claim, figures = row.claim, _figures(row, runs)
     missing = row.reason or ("no run can show it" if claim.by else "nobody measures it")
     notes = [claim.differs, f"shown by {claim.by}" if claim.by else ""]
     return (

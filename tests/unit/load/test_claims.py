@@ -162,6 +162,15 @@ def test_a_wrong_file_is_told_with_its_line(tmp_path, text, told):
 # --- pages ------------------------------------------------------------------------------------------------------------
 
 
+def test_runs_with_one_figure_are_named_together_and_by_their_time_where_a_scenario_has_two(tiny, tmp_path):
+    other = Run(path=tmp_path / "runs" / "tiny" / "20250102T000000Z")
+    shutil.copytree(tiny.path, other.path)
+    held = claims_of(tmp_path, HELD)
+    assert "(tiny) | holds" in claims.markdown(measure(held, [tiny]))
+    both = claims.markdown(measure(held, [tiny, other]))
+    assert "(tiny/20250101T000000Z, tiny/20250102T000000Z) | holds" in both
+
+
 def test_text_of_a_claim_is_never_markup(tiny, tmp_path):
     page = measure(claims_of(tmp_path, HELD), [tiny])
     assert "one \\| task" in claims.markdown(page)
