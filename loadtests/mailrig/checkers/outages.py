@@ -54,8 +54,12 @@ def broker_returns(evidence: Evidence) -> list[int]:
 
 
 def afloat(evidence: Evidence) -> int:
-    """How many messages a broker that went away may have lost, kept twice, or never got: all of the jobs open then."""
-    away = outages(evidence, BROKER)
+    """How many messages may be gone or there twice for want of a server: all of those of the jobs that were open then.
+
+    A broker loses them, keeps them although they were answered, or never gets them. Without a database whoever takes a
+    message can write down neither an execution nor a refusal, and answers the broker all the same.
+    """
+    away = outages(evidence, BROKER | DATABASE)
     return sum(row["publishes"] for row in evidence.jobs if any(_is_open(row, outage) for outage in away))
 
 

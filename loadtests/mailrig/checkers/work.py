@@ -147,8 +147,8 @@ def jobs_unbalanced(evidence: Evidence, contract: Contract, _scenario: Scenario)
     each copy of a message is leased (an execution), or finds its job leased or settled (a refusal), or is still in the
     broker, or was taken by the nemesis. Re-publishing adds to both sides. Only the death of a worker's main process
     may lose what it held (at most held_max, and one more reply that was on its way to it) or bring it back without a
-    publish, and each killed execution may come back once. A broker that is away may do either to the messages of all
-    jobs that are open then. Without deaths, kills and outages the equation is exact.
+    publish, and each killed execution may come back once. A server that is away may do either to the messages of all
+    jobs that are open then (``outages.afloat``). Without deaths, kills and outages the equation is exact.
     Stale entries of a dead worker in ``unacked`` are not under way: their jobs are settled, or reported here.
     """
     if not evidence.broker or not evidence.jobs:
