@@ -172,23 +172,24 @@ def estimate(memory: Sequence[Row], executions: Sequence[Row]) -> Budget:
 
 
 def _whole(rows: Sequence[Row]) -> tuple[list[Row], int]:
-    """The samples after the start in which all children are there: while one is replaced, too little is seen."""
+    """The samples after the start in which all processes are there: while one is replaced, too little is seen."""
     if any(p["pss_bytes"] is None for row in rows for p in row["processes"]):
         raise BudgetError("the samples of this run have no PSS, which this system does not tell: take one from Linux")
-    counts = Counter(sum(p["kind"] == _CHILD for p in row["processes"]) for row in rows)
-    counts.pop(0, None)
-    if not counts:
+    shapes = Counter(shape for row in rows if (shape := _shape(row))[1])
+    if not shapes:
         raise BudgetError("the run has no memory samples of a worker with child processes")
-    children = counts.most_common(1)[0][0]
+    usual = shapes.most_common(1)[0][0]
     from_ns = rows[0]["time_ns"] + WARM_S * 1e9
-    whole = [
-        row
-        for row in rows
-        if row["time_ns"] >= from_ns and sum(p["kind"] == _CHILD for p in row["processes"]) == children
-    ]
+    whole = [row for row in rows if row["time_ns"] >= from_ns and _shape(row) == usual]
     if len(whole) < POINTS_MIN:
         raise BudgetError(f"{len(whole)} memory samples after the first {WARM_S:g} s; {POINTS_MIN} are needed")
-    return whole, children
+    return whole, usual[1]
+
+
+def _shape(row: Row) -> tuple[int, int]:
+    """How many main processes and how many children a sample has."""
+    children = sum(p["kind"] == _CHILD for p in row["processes"])
+    return len(row["processes"]) - children, children
 
 
 def _shared(row: Row) -> float:

@@ -34,7 +34,7 @@ def cgroup_of(pid: int, *, proc: Path = Path("/proc"), root: Path = Path("/sys/f
 
 def _groups(lines: list[str]) -> list[tuple[tuple[str, str, str], str]]:
     """The versions and paths of the lines that may lead to memory (cgroups(7): ID:CONTROLLERS:PATH)."""
-    found = []
+    found: list[tuple[tuple[str, str, str], str]] = []
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if "memory" in controllers.split(","):
