@@ -76,9 +76,10 @@ def watch(options: WatchOptions) -> tuple[Run, Judged]:
         stack.callback(broker.close)
         run = _folder(app, options)
         options.say(f"watching {app.name} at {broker.place}: {run.path}; ctrl-C ends it and judges")
+        # However it ends: what was seen can be judged (--again).
+        stack.callback(_note_end, run)
         with _Files(run.evidence) as files, listening() as wish:
             _Watch(options, broker, workers, files).until(wish)
-    _note_end(run)
     judged = judge_folder(run.path, options.gates)
     _keep(run, judged)
     return run, judged
