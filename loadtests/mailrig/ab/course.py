@@ -104,6 +104,7 @@ def compare(options: Options, *, run: Runs = runner.run, say: Callable[[str], No
             ),
         }
         book = _book(options, scenario, seed, sides)
+        say(f"its runs are kept in {book.path}; after a stop: --resume")
         turns = order(options.blocks)
         for turn in book.left(turns):
             side = sides[turn.side]
