@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mailrig.checkers import GateResult, Measurement, Verdict, conclude, judge_gates, validate_gates
-from mailrig.evidence import Row
+from mailrig.evidence import EvidenceError, Row
 from mailrig.watch.limits import (
     DEFAULT_GATES,
     NEEDED,
@@ -50,7 +50,10 @@ def judge_folder(folder: Path, gates: Path | None) -> Judged:
         EvidenceError: it is no folder of a watch, or a line is torn.
         ScenarioError: the gates are wrong.
     """
-    run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    try:
+        run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as err:
+        raise EvidenceError(f"{folder / 'run.json'} can't be read: {folder} is no folder of a watch") from err
     file = gates or (folder / DEFAULT_GATES if run.get("gates") == GIVEN else None)
     return judge(load_seen(folder), run, load_gates(file) if file else None)
 
@@ -75,7 +78,7 @@ def judge(seen: Seen, run: Row, given: GateFile | None) -> Judged:
         seed=0,
         mutant=None,
         started_ns=run["started_ns"],
-        duration_s=(run["ended_ns"] - run["started_ns"]) / 1e9,
+        duration_s=(run.get("ended_ns", seen.last_ns) - run["started_ns"]) / 1e9,
         gates=results,
     )
     return Judged(verdict=verdict, limits=limits, notes=tuple(_notes(seen, limits)), gates_text=file.text)

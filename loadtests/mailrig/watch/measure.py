@@ -124,7 +124,9 @@ def prefetch_lost(seen: Seen, limits: Limits) -> Measurement:
 def retry_delay_error(seen: Seen, limits: Limits) -> Measurement:
     """How far each retry's due time is from its declared delay; with jitter, how far outside of what may be drawn."""
     if not seen.eventful:
-        return nothing("no worker sends events of tasks: when a retry was asked for is not known")
+        return nothing(
+            "no event of a task was heard (no worker sends events of tasks, or none ran): retries are not known"
+        )
     judged = [_error(retry, limits.backoff[retry.name]) for retry in seen.retries if retry.name in limits.backoff]
     others = sorted({retry.name for retry in seen.retries if retry.name not in limits.backoff})
     if not judged and others:

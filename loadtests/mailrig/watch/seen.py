@@ -70,6 +70,11 @@ class Seen:
         return tuple(sorted(found, key=lambda row: row["time_ns"]))
 
     @cached_property
+    def last_ns(self) -> int:
+        """The last sign of the watcher itself, which may have been killed."""
+        return max((row["time_ns"] for row in (*self.queues, *self.workers, *self.memory)), default=0)
+
+    @cached_property
     def task_names(self) -> frozenset[str]:
         """The application's tasks, and those of Celery itself."""
         return frozenset(task["name"] for task in self.application["tasks"])

@@ -99,6 +99,8 @@ def _folder(app: App, options: WatchOptions) -> Run:
         "application.json": json.dumps(facts, indent=2, default=dict) + "\n",
         "run.json": json.dumps(run, indent=2) + "\n",
     }
+    if options.gates is not None:
+        files["gates.toml"] = load_gates(options.gates).text
     # A module's dots and colon are no harm in a name; a path's slashes would be.
     return Run.of_files(options.runs_dir, f"watch-{options.app.replace('/', '-')}", files, started=started)
 

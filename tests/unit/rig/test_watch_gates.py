@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
 from pathlib import Path
 
 import pytest
@@ -22,11 +22,12 @@ from watched import (
     worker,
 )
 
+from mailrig.evidence import EvidenceError
 from mailrig.scenario import ScenarioError
-from mailrig.watch.judging import check_gates
+from mailrig.watch.judging import check_gates, judge_folder
 from mailrig.watch.limits import limits_of, parse_gates
 from mailrig.watch.measure import METRICS
-from mailrig.watch.seen import Seen
+from mailrig.watch.seen import FILES, Seen
 
 MIB = 2**20
 
@@ -306,5 +307,21 @@ def test_a_worker_started_before_the_watch_has_executions_that_nobody_saw_begin(
     assert [(one.task_id, one.start_ns, one.end_ns) for one in seen.executions] == [("old", ns(-30), ns(0.2))]
 
 
-def test_seen_is_a_value():
-    assert replace(right(), events=()) == right(events=[])
+def test_a_watch_whose_watcher_was_killed_can_be_judged(tmp_path):
+    seen = right()
+    (tmp_path / "evidence").mkdir()
+    for name in FILES:
+        lines = "".join(json.dumps(row) + "\n" for row in getattr(seen, name))
+        (tmp_path / "evidence" / f"{name}.jsonl").write_text(lines)
+    (tmp_path / "application.json").write_text(json.dumps(seen.application))
+    (tmp_path / "run.json").write_text(json.dumps({"every_s": 0.1, "started_ns": ns(0), "gates": "declared"}))
+    verdict = judge_folder(tmp_path, None).verdict
+    assert (verdict.verdict, round(verdict.duration_s, 1)) == ("pass", 19.9)
+
+
+@pytest.mark.parametrize("lacking", ["application.json", "run.json"])
+def test_a_folder_that_is_none_of_a_watch_is_told_so(tmp_path, lacking):
+    for name in {"application.json", "run.json"} - {lacking}:
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(EvidenceError, match="is no folder of a watch"):
+        judge_folder(tmp_path, None)
