@@ -81,7 +81,7 @@ def series_lines(entries: Sequence[Entry]) -> str:
 def series_table(entries: Sequence[Entry], *, color: bool) -> str:
     """For a person."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, expand=True, padding=(0, 1))
-    table.add_column("scenario", ratio=2, overflow="fold")
+    table.add_column("scenario", no_wrap=True)
     table.add_column("verdict", width=8, no_wrap=True)
     table.add_column("seconds", justify="right", width=8)
     table.add_column("gates", ratio=4, overflow="fold")
