@@ -7,6 +7,7 @@ Pure. Callers: runner, for the line of progress; locustfile, for the tab of Locu
 
 from __future__ import annotations
 
+import bisect
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -88,7 +89,8 @@ class LiveGates:
             metric, _ = _TIMED.get(word, ("", ""))
             # What was refused was not accepted; a task that failed has its times all the same.
             if metric and not timing.warmup and not (metric == "http.accept" and timing.error):
-                self._samples[metric, label].append(timing.duration_ns / 1e9)
+                # Kept in order: each look would sort the samples of hours otherwise.
+                bisect.insort(self._samples[metric, label], timing.duration_ns / 1e9)
 
     def see(self, metric: str, value: float) -> None:
         """Take in what there is at this instant; its maximum is kept."""
@@ -174,7 +176,8 @@ def _readable(gate: Gate, contract: Contract, kinds: Mapping[str, str]) -> tuple
         check.observe([0.0], kinds.get(metric, ""))
     except ValueError:
         return None
-    if "baseline" in gate.check:
+    # Nor is the last sample known where they are kept by size.
+    if "baseline" in gate.check or check.aggregate == "last":
         return None
     told = {label for name, label in _TIMED.values() if name == metric}
     return (check, metric, labels) if metric in kinds and labels.keys() <= told else None

@@ -7,6 +7,7 @@ Called by locustfile; with workers, each sends what it has timed along with Locu
 
 from __future__ import annotations
 
+import bisect
 import json
 from array import array
 from collections import defaultdict
@@ -69,7 +70,8 @@ class Board:
         if self._live is None or timing.warmup:
             return
         name = f"{timing.kind} {timing.name}"
-        self._times_ns[name].append(timing.duration_ns)
+        # Kept in order: each look would sort the samples of hours otherwise.
+        bisect.insort(self._times_ns[name], timing.duration_ns)
         self._failed[name] += timing.error is not None
         self._live.time([timing])
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -157,6 +159,20 @@ def test_a_stored_run_is_judged_again_by_its_folder_or_its_scenario_s_name(tmp_p
     assert {"verdict.json", "junit.xml", "report.md", "report.html"} <= {path.name for path in folder.iterdir()}
     (folder / "evidence" / "jobs.jsonl").write_text("")
     assert cli.main(["check", str(folder)]) in {1, 4}
+
+
+def test_a_stored_run_is_judged_for_a_log_and_for_a_machine(tmp_path, capsys):
+    folder = tmp_path / "mine"
+    shutil.copytree(TINY, folder)
+    assert cli.main(["check", "mine", "--quiet"]) == 0
+    said = capsys.readouterr()
+    assert re.fullmatch(r"PASS tiny, seed \d+, [\d.]+ s: (\d+) of \1 gates pass: \S+/mine\n", said.out)
+    assert said.err == ""
+    assert cli.main(["check", "mine", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert {k: v for k, v in told.items() if k not in {"run", "exit_code"}} == json.loads(
+        (folder / "verdict.json").read_text()
+    )
 
 
 def test_reports_of_a_stored_run_are_written_again_and_named(tmp_path, capsys):
