@@ -176,8 +176,8 @@ def _readable(gate: Gate, contract: Contract, kinds: Mapping[str, str]) -> tuple
         check.observe([0.0], kinds.get(metric, ""))
     except ValueError:
         return None
-    # Nor is the last sample known where they are kept by size.
-    if "baseline" in gate.check or check.aggregate == "last":
+    # Nor is it known which sample is the last one, or in which window one is; a maximum is that of a window as well.
+    if check.baseline or check.aggregate == "last" or (gate.window and check.aggregate not in {"max", "min"}):
         return None
     told = {label for name, label in _TIMED.values() if name == metric}
     return (check, metric, labels) if metric in kinds and labels.keys() <= told else None

@@ -71,6 +71,21 @@ def test_a_gate_that_nothing_tells_of_is_not_listed():
 
 
 @pytest.mark.parametrize(
+    ("check", "seen"),
+    [
+        ("p95 < 1s", True),
+        ("last < 1s", False),
+        ("p95 ratio baseline <= 1.15", False),
+        ("slope < 1s/min", False),
+        ('p95 < 1s"\nfor = "10s', False),
+        ('max < 1s"\nfor = "10s', True),
+    ],
+)
+def test_what_needs_times_or_another_run_is_left_to_the_judge(check, seen):
+    assert bool(gates(("task.e2e", check)).rows()) == seen
+
+
+@pytest.mark.parametrize(
     ("ran", "most"),
     [
         ([], 0),
