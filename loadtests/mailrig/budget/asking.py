@@ -146,7 +146,7 @@ class Question:
 
 def as_text(budget: Budget, question: Question, *, run: Path) -> Iterator[str]:
     """The answer for a person."""
-    cost = "" if budget.reading_s is None else f", a reading takes {budget.reading_s * 1e3:.1f} ms"
+    cost = "" if budget.reading_s is None else f", a reading takes {budget.reading_s * 1e3:.1f} ms of CPU"
     seen = f"{budget.children} processes, {budget.samples} samples in {budget.duration_s:.0f} s{cost}"
     yield f"memory of {run} ({seen})"
     yield f"  {'parent, and what is shared':38}{_mib(budget.shared)}"

@@ -78,7 +78,7 @@ class Budget:
     children: int
     samples: int
     duration_s: float
-    #: Of one reading of all processes; None where the run does not tell.
+    #: CPU time of one reading of all processes; None where the run does not tell.
     reading_s: float | None
     #: Growth of each process in bytes a minute.
     growth: Mapping[str, Interval]
@@ -164,7 +164,7 @@ def estimate(memory: Sequence[Row], executions: Sequence[Row]) -> Budget:
         children=children,
         samples=len(whole),
         duration_s=(whole[-1]["time_ns"] - whole[0]["time_ns"]) / 1e9,
-        reading_s=_median_of(row["read_ns"] / 1e9 for row in whole if "read_ns" in row),
+        reading_s=_median_of(row["read_cpu_ns"] / 1e9 for row in whole if "read_cpu_ns" in row),
         growth=dict(_growth(rows)),
         cgroup_peak_bytes=max((used for used, _ in groups), default=None),
         cgroup_limit_bytes=groups[-1][1] if groups else None,
@@ -257,17 +257,22 @@ def _above(row: Row, extra: Mapping[str, float]) -> float:
 
 
 def _sampled(rows: Iterable[Row], uses: Mapping[int, Sequence[Row]]) -> dict[str, float]:
-    """By execution, the most that a sample in its time was above the last one before it."""
+    """By execution, the most that a sample in its time was above the last sample before it began."""
     found: dict[str, float] = {}
     for (kind, pid), points in processes(rows, of="uss_bytes"):
-        before = None
-        for at_s, size in points if kind == _CHILD else ():
-            at = bisect.bisect_right(uses.get(pid, ()), at_s * 1e9, key=lambda row: row["started_ns"])
-            row = uses[pid][at - 1] if at else None
-            if row is None or row["ended_ns"] <= at_s * 1e9:
-                before = size
-            elif before is not None:
-                found[row["execution_id"]] = max(found.get(row["execution_id"], 0.0), size - before)
+        if kind == _CHILD:
+            found |= _rises(points, uses.get(pid, ()))
+    return found
+
+
+def _rises(points: Sequence[tuple[float, float]], uses: Sequence[Row]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for row in uses:
+        # A busy process is never seen idle: what stays of the tasks before is not this one's.
+        first = bisect.bisect_left(points, row["started_ns"] / 1e9, key=lambda point: point[0])
+        last = bisect.bisect_left(points, row["ended_ns"] / 1e9, key=lambda point: point[0])
+        if 0 < first < last:
+            found[row["execution_id"]] = max(size for _, size in points[first:last]) - points[first - 1][1]
     return found
 
 

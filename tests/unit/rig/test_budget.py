@@ -92,6 +92,13 @@ def test_a_peak_that_only_a_sample_saw_counts():
     assert task.peak.estimate == 30 * MIB
 
 
+def test_what_tasks_leave_behind_is_not_the_peak_of_the_next_one():
+    """A process that is never idle grows by 1 MiB a second: each task of 0.6 s needs what it adds itself."""
+    memory = [sample(i / 2, dict.fromkeys(CHILDREN, IDLE) | {101: IDLE + i / 2}) for i in range(60)]
+    work = [execution(i, 101, 0.1 + i * 0.6, 0.69 + i * 0.6, extra=0) for i in range(45)]
+    assert estimate(memory, work).tasks[0].peak.high <= 1 * MIB
+
+
 def test_what_the_first_task_of_a_process_brings_is_idle_memory_and_no_peak():
     work = [execution(0, 101, 3.1, 3.2, extra=25), *(execution(i, 101, 4 + i, 4.1 + i, extra=2) for i in range(1, 9))]
     assert estimate(quiet(), work).tasks[0].peak.high == 2 * MIB
@@ -141,7 +148,7 @@ def run(tmp_path):
     folder = tmp_path / "runs" / "watched"
     (folder / "evidence").mkdir(parents=True)
     group = {"cgroup_bytes": 300 * MIB, "cgroup_limit_bytes": 512 * MIB}
-    lines = quiet(read_ns=2_500_000, group=group)
+    lines = quiet(read_cpu_ns=2_500_000, group=group)
     (folder / "evidence" / "memory.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (folder / "evidence" / "executions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in mixed()))
     return folder
@@ -154,7 +161,7 @@ def test_the_command_says_the_limit_to_set_and_what_fits(run, capsys):
     assert "80.0 + 4 x (50.0 + 20.0) = 360.0 MiB at the upper bounds, 20% more, the next 16 MiB" in told
     assert "concurrency that fits 512 MiB: 4" in told
     assert "by the mix send_email 75%, sync_emails 25%" in told
-    assert "a reading takes 2.5 ms" in told
+    assert "a reading takes 2.5 ms of CPU" in told
     assert "300.0 MiB at most, of 512" in told
 
 

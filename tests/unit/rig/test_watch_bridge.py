@@ -162,7 +162,7 @@ def test_a_worker_of_this_machine_is_weighed_and_says_what_that_took():
     assert [(p["pid"], p["node"], p["kind"]) for p in line["processes"]] == [
         (os.getpid(), "celery@here", "worker-main")
     ]
-    assert line["read_ns"] > 0
+    assert line["read_cpu_ns"] > 0
     assert "away" not in line
 
 
