@@ -11,13 +11,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from mailrig import cli, runner
 from mailrig.runner.interrupts import SIGNALS, Stopped
 from mailrig.scenario import mutant_names, scenario_names
 from mailrig.stack import StackError
 
-TINY = Path(__file__).parents[2] / "runs" / "tiny"
+ROOT = Path(__file__).parents[3]
+TINY = ROOT / "tests" / "runs" / "tiny"
 
 
 @pytest.fixture(autouse=True)
@@ -208,6 +210,20 @@ def test_a_load_worker_becomes_locust_and_waits_for_its_master_s_word(monkeypatc
     assert found["file"] == sys.executable
     assert found["argv"][-5:] == ["--worker", "--master-host", "load", "--master-port", "9"]
     assert found["env"]["MAILRIG_REMOTE"] == "1"
+
+
+def test_the_workflow_of_gates_calls_commands_and_scenarios_that_there_are():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "gates.yml").read_text())
+    asked = workflow["jobs"]["gate"]["strategy"]["matrix"]["scenario"]
+    assert set(asked) <= set(scenario_names())
+    commands = [
+        step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "mailrig " in step.get("run", "")
+    ]
+    lines = re.findall(r"mailrig ([a-z][^>;|}]*)", "\n".join(commands))
+    assert {line.split()[0] for line in lines} == {"run", "ab"}
+    for line in lines:
+        words = re.sub(r"\$\{.*", "", line).replace('"$SCENARIO"', asked[0]).replace('"$BASE"', "HEAD").split()
+        assert cli._parser().parse_args(words)
 
 
 def test_no_password_is_printed_with_an_address():
