@@ -51,7 +51,8 @@ bench-keep: $(STAMP) $(BENCH_RESULTS)  ## keep their speeds of now as the baseli
 .PHONY: $(BENCH_RESULTS)
 $(BENCH_RESULTS): $(STAMP)
 	@mkdir -p $(@D)
-	$(BIN)/pytest -q $(BENCH_CHECKED) --benchmark-only --benchmark-disable-gc --benchmark-max-time=0.3 --benchmark-columns=min,median,rounds --benchmark-json=$@
+	$(BIN)/pytest -q $(BENCH_CHECKED) --benchmark-only --benchmark-disable-gc --benchmark-timer=time.process_time \
+		--benchmark-min-rounds=12 --benchmark-max-time=0.3 --benchmark-columns=min,median,rounds --benchmark-json=$@
 
 fuzz: $(STAMP)  ## ten minutes of fuzzing (FUZZ_SECONDS=600, FUZZ_SEED=...); a failing input is kept and printed
 	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/pytest -q tests/fuzz -s --timeout=0
