@@ -7,9 +7,9 @@ pytest-benchmark's own comparison passes in silence when a benchmark is no longe
     python benchmarks/baseline.py results.json --write    # these are the baseline from now on
 
 Speeds are counted in calibrations: the best time of a benchmark over that of a loop of plain Python in the same run, so
-that a baseline of one machine says something on another. Times are of the CPU (--benchmark-timer=time.process_time), and
-the best is taken: on two cores under a load of fifteen two runs of the same differ by a quarter so, and by wall clock
-by a factor of two. Called by ``make bench-check`` and ``make bench-keep``.
+that a baseline of one machine says something on another. Times are of the CPU (--benchmark-timer=time.process_time),
+and the best is taken: on two cores under a load of fifteen two runs of the same differ by a quarter so, and by wall
+clock by a factor of two. Called by ``make bench-check`` and ``make bench-keep``.
 """
 
 from __future__ import annotations
