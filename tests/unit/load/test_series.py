@@ -153,6 +153,7 @@ def test_an_interrupted_run_is_invalid_whatever_its_gates_say():
 
 def test_a_series_on_the_command_line_is_a_table_with_the_worst_exit_code(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.setattr(runner, "run", Rig(smoke="fail"))
     assert cli.main(["run", "--all"]) == 1
     said = capsys.readouterr()
