@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ from watched import (
     sample,
     verdicts,
     worker,
+    write,
 )
 
 from mailrig.evidence import EvidenceError
@@ -27,7 +27,7 @@ from mailrig.scenario import ScenarioError
 from mailrig.watch.judging import check_gates, judge_folder
 from mailrig.watch.limits import limits_of, parse_gates
 from mailrig.watch.measure import METRICS
-from mailrig.watch.seen import FILES, Seen
+from mailrig.watch.seen import Seen
 
 MIB = 2**20
 
@@ -308,14 +308,8 @@ def test_a_worker_started_before_the_watch_has_executions_that_nobody_saw_begin(
 
 
 def test_a_watch_whose_watcher_was_killed_can_be_judged(tmp_path):
-    seen = right()
-    (tmp_path / "evidence").mkdir()
-    for name in FILES:
-        lines = "".join(json.dumps(row) + "\n" for row in getattr(seen, name))
-        (tmp_path / "evidence" / f"{name}.jsonl").write_text(lines)
-    (tmp_path / "application.json").write_text(json.dumps(seen.application))
-    (tmp_path / "run.json").write_text(json.dumps({"every_s": 0.1, "started_ns": ns(0), "gates": "declared"}))
-    verdict = judge_folder(tmp_path, None).verdict
+    write(tmp_path / "watch", right())
+    verdict = judge_folder(tmp_path / "watch", None).verdict
     assert (verdict.verdict, round(verdict.duration_s, 1)) == ("pass", 19.9)
 
 

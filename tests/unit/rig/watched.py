@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 from mailrig.watch.judging import Judged, judge
 from mailrig.watch.limits import GateFile
-from mailrig.watch.seen import Seen
+from mailrig.watch.seen import FILES, Seen
 
 NODE = "celery@shop"
 SECOND_NS = 10**9
@@ -112,3 +114,14 @@ def judged(given: GateFile | None = None, **changes: Any) -> Judged:
 def verdicts(found: Judged) -> dict[str, str]:
     """Each gate's verdict by its id."""
     return {gate.id: gate.verdict for gate in found.verdict.gates}
+
+
+def write(folder: Path, seen: Seen, **run: Any) -> Path:
+    """A watch's folder, as the watcher leaves it."""
+    (folder / "evidence").mkdir(parents=True)
+    for name in FILES:
+        text = "".join(json.dumps(row) + "\n" for row in getattr(seen, name))
+        (folder / "evidence" / f"{name}.jsonl").write_text(text)
+    (folder / "application.json").write_text(json.dumps(seen.application))
+    (folder / "run.json").write_text(json.dumps({"every_s": 0.1, "started_ns": ns(0), "gates": "declared"} | run))
+    return folder
