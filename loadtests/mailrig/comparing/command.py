@@ -20,9 +20,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--noise",
         type=_factor,
-        default=NOISE,
         metavar="FACTOR",
-        help=f"what runs of the same code differ by on this machine (default: {NOISE:g})",
+        help="what runs of the same code differ by on this machine "
+        f"(default: {', '.join(f'{factor:g} for {name}' for name, factor in NOISE.items())})",
     )
     shape = command.add_mutually_exclusive_group()
     shape.add_argument("--json", action="store_true", help="the answer for machines")
@@ -43,7 +43,7 @@ def act(arguments: argparse.Namespace) -> tuple[str, int]:
     return tell(found), int(found.differs)
 
 
-def report(a: Run, b: Run, *, noise: float = NOISE) -> text.Report:
+def report(a: Run, b: Run, *, noise: float | None = None) -> text.Report:
     """All that is known of the difference of two runs.
 
     Raises:

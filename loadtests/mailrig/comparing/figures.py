@@ -20,8 +20,8 @@ from mailrig.scenario import Contract, Scenario
 from mailrig.statistics import Interval, bounds, draws, mean, percentile, redrawn, slices
 
 CONFIDENCE: Final = 0.95
-#: Two runs of the same code differ by up to so much on shared cores.
-NOISE: Final = 1.25
+#: Runs of the same code differ by up to so much on shared cores: times on the clock, CPU time, memory.
+NOISE: Final[Mapping[str, float]] = {"time": 2.0, "CPU time": 1.5, "memory": 1.1}
 #: Fewer say nothing of a percentile.
 SAMPLES_MIN: Final = 20
 SLICES: Final = 20
@@ -78,8 +78,8 @@ class Change:
     b: GateResult | None
 
 
-def compare(a: Side, b: Side, *, noise: float = NOISE) -> list[Row]:
-    """All figures that either run has."""
+def compare(a: Side, b: Side, *, noise: float | None = None) -> list[Row]:
+    """All figures that either run has; ``noise`` stands for every factor of ``NOISE``."""
     pairs = {name: _measured(name, a, b) for name in (*SERIES, *NUMBERS)}
     parts = [part for name, label in SERIES.items() for part in _parts(name, pairs[name], label)]
     same_schedule = a.scenario.text == b.scenario.text
@@ -88,9 +88,16 @@ def compare(a: Side, b: Side, *, noise: float = NOISE) -> list[Row]:
     for part in parts:
         ratio = _ratio(part, each, same_schedule=same_schedule)
         rows.append(
-            Row(name=part.name, kind=part.kind, a=part.a, b=part.b, ratio=ratio, difference=_told(ratio, noise))
+            Row(
+                name=part.name,
+                kind=part.kind,
+                a=part.a,
+                b=part.b,
+                ratio=ratio,
+                difference=_told(ratio, noise or _noise(part.series)),
+            )
         )
-    return [*rows, *(row for name in NUMBERS if (row := _number(name, pairs[name], noise)) is not None)]
+    return [*rows, *(row for name in NUMBERS if (row := _number(name, pairs[name], noise or _noise(name))) is not None)]
 
 
 def _measured(name: str, a: Side, b: Side) -> tuple[Measurement, Measurement]:
@@ -155,6 +162,10 @@ def _ratio(part: _Part, confidence: float, *, same_schedule: bool) -> Interval |
 def _sliced(samples: Sequence[Sample]) -> list[list[float]]:
     times = [(sample.at_ns or 0) / 1e9 for sample in samples]
     return slices(times, [s.value for s in samples], start=min(times), end=max(times), count=SLICES)
+
+
+def _noise(series: str) -> float:
+    return NOISE["CPU time" if series in NUMBERS else "memory" if series.startswith("memory.") else "time"]
 
 
 def _told(ratio: Interval | None, noise: float) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from mailrig.checkers import GateResult
 from mailrig.checkers.measurement import quantity
 from mailrig.comparing.facts import Fact
-from mailrig.comparing.figures import LESS, MORE, SAME, UNKNOWN, WITHIN, Change, Row, Side
+from mailrig.comparing.figures import LESS, MORE, NOISE, SAME, UNKNOWN, WITHIN, Change, Row, Side
 
 _HEAD: Final = ("figure", "A", "B", "B / A", "interval", "")
 _WORDS: Final = {
@@ -32,7 +32,8 @@ class Report:
     gates: Sequence[Change]
     facts: Sequence[Fact]
     lines: dict[str, list[str]]
-    noise: float
+    #: By which runs of the same code may differ; None for what is usual for each kind of figure.
+    noise: float | None
 
     @property
     def differs(self) -> bool:
@@ -104,11 +105,16 @@ def _facts(found: Report) -> Iterator[str]:
         yield from (f"  {line}" for line in lines)
 
 
+def _noise(found: Report) -> str:
+    factors = NOISE.items() if found.noise is None else [("all", found.noise)]
+    return "runs of the same code differ by a factor of up to " + ", ".join(f"{f:g} ({name})" for name, f in factors)
+
+
 def _sentence(found: Report) -> str:
     beyond = [f"{row.name} is {_WORDS[row.difference]}" for row in found.rows if row.difference in {MORE, LESS}]
     said = [*(f"gate {change.id} changed" for change in found.gates), *beyond]
     weak = [
         letter for letter, side in (("A", found.a), ("B", found.b)) if side.verdict.verdict in {"invalid", "unknown"}
     ]
-    told = "; ".join(said) if said else f"no difference beyond noise (a factor of {found.noise:g} between runs)"
+    told = "; ".join(said) if said else f"no difference beyond noise ({_noise(found)})"
     return told + "".join(f"; {letter} can't be believed, it is no valid run" for letter in weak)

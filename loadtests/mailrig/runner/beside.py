@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from mailrig.checkers import METRICS, VerdictError, baseline_row, parse_metric
+from mailrig.checkers import METRICS, Verdict, baseline_row, parse_metric
 from mailrig.evidence import load_evidence
 from mailrig.scenario import RigError, Scenario, load_contract, load_scenario
 from mailrig.store import Run
@@ -47,12 +47,17 @@ def keep_baseline(folder: Run, baseline: Run) -> None:
 
 
 def _require_judged(baseline: Run) -> None:
-    try:
-        verdict = baseline.read_verdict()["verdict"]
-    except KeyError as err:
-        raise VerdictError(f"{baseline.path}: a verdict that says nothing") from err
-    if verdict in {"invalid", "unknown"}:
-        raise BaselineError(f"{baseline.path} is {verdict} itself: no run can be held against it")
+    """Its own ratios may be unknown: the first run of all has nothing to be held against."""
+    verdict = Verdict.from_dict(baseline.read_verdict())
+    weak = [
+        gate.id
+        for gate in verdict.gates
+        if (gate.kind == "validity" and gate.verdict != "pass")
+        or (gate.verdict == "unknown" and _RATIO not in gate.check.split())
+    ]
+    if weak or not verdict.gates:
+        named = f" ({', '.join(weak)})" if weak else ""
+        raise BaselineError(f"{baseline.path} can't be believed itself{named}: no run can be held against it")
 
 
 def _metrics(baseline: Run, scenario: Scenario, asked: list[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:

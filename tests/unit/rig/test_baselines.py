@@ -43,7 +43,7 @@ def pair(tiny, tmp_path):
     scenario.write_text(scenario.read_text() + GATE)
     before = tmp_path / "before"
     shutil.copytree(tiny, before)
-    (before / "verdict.json").write_text('{"verdict": "pass"}')
+    runner.check(Run(path=before))
     return Run(path=tiny), Run(path=before)
 
 
@@ -78,11 +78,23 @@ def test_what_is_kept_of_a_baseline_is_what_gates_compare(pair):
     assert list(load_evidence(now.path).baseline["metrics"]) == ["http.accept{f=send}"]
 
 
-def test_a_baseline_that_says_nothing_is_refused(pair):
+def test_the_first_run_of_all_has_no_baseline_and_may_be_one(pair):
     now, before = pair
-    (before.path / "verdict.json").write_text('{"verdict": "invalid"}')
-    with pytest.raises(BaselineError, match="is invalid itself"):
+    assert before.read_verdict()["verdict"] == "unknown"
+    keep_baseline(now, before)
+
+
+@pytest.mark.parametrize("emptied", ["queues", "executions"])
+def test_a_baseline_that_can_not_be_believed_is_refused(pair, emptied):
+    now, before = pair
+    (before.evidence / f"{emptied}.jsonl").write_text("")
+    runner.check(before)
+    with pytest.raises(BaselineError, match="can't be believed itself \\("):
         keep_baseline(now, before)
+
+
+def test_a_baseline_that_was_never_judged_is_refused(pair):
+    now, before = pair
     (before.path / "verdict.json").unlink()
     with pytest.raises(RunError, match="has no verdict yet: mailrig check"):
         keep_baseline(now, before)

@@ -69,6 +69,13 @@ def test_what_runs_of_the_same_code_differ_by_does_not_count(monkeypatch):
     assert row["task.e2e{queue=send} p50"].difference == MORE
 
 
+def test_times_memory_and_cpu_time_have_noise_of_their_own(monkeypatch):
+    """A time that grew by 1.6 is within what the machine does to it; memory is not."""
+    row = told(monkeypatch, latencies(1), latencies(2, factor=1.6), noise=None)["task.e2e{queue=send} p50"]
+    assert row.difference == WITHIN
+    assert figures._noise("memory.total") < figures._noise("worker.cpu_per_execution") < figures._noise("task.e2e")
+
+
 def test_few_samples_are_shown_and_not_judged(monkeypatch):
     row = told(monkeypatch, latencies(1, count=19), latencies(2, factor=9))["task.e2e{queue=send} p95"]
     assert (row.difference, row.ratio) == (UNKNOWN, None)
@@ -94,7 +101,10 @@ def test_false_alarms_of_all_rows_together_are_as_rare_as_promised(monkeypatch):
 def test_a_run_beside_itself_has_no_difference(tmp_path):
     words, code = answer(RUNS / "tiny", RUNS / "tiny")
     assert code == 0
-    assert words.splitlines()[-1] == "no difference beyond noise (a factor of 1.25 between runs)"
+    assert words.splitlines()[-1] == (
+        "no difference beyond noise (runs of the same code differ by a factor of up to "
+        "2 (time), 1.5 (CPU time), 1.1 (memory))"
+    )
 
 
 def test_a_gate_that_changed_is_told_with_what_was_observed(tiny):
