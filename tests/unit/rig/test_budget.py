@@ -84,6 +84,16 @@ def test_a_mix_needs_less_than_the_heaviest_task_in_every_slot_and_more_than_the
     assert found.need(8, {"sync_emails": 1.0}) == pytest.approx((SHARED + 8 * (IDLE + SYNC)) * MIB, rel=0.01)
 
 
+def test_what_a_mix_needs_grows_with_the_slots_without_a_leap():
+    """Few slots are drawn, many are computed; the two meet."""
+    found = estimate(quiet(), mixed())
+    mix = {"send_email": 7.0, "sync_emails": 1.0}
+    extra = [found.need(n, mix) - found.need(n, {"send_email": 1.0}) for n in (4, 16, 64, 100, 101, 200)]
+    assert extra[:4] == sorted(extra[:4])
+    assert 0.9 < extra[4] / extra[3] < 1.1
+    assert extra[5] > extra[4]
+
+
 def test_a_peak_that_only_a_sample_saw_counts():
     memory = quiet()
     memory[20] = sample(10, dict.fromkeys(CHILDREN, IDLE) | {102: IDLE + 30})
