@@ -9,9 +9,9 @@ from typing import Final
 from mailrig.mutation.matrix import ELSEWHERE, STATUSES, SURVIVED, UNJUDGED, Matrix, Row
 from mailrig.scenario import Mutant
 
-#: A cell: turned as it must; turned besides; must turn and did not; neither.
-_MARKS: Final = {"killed": "✗", "besides": "+", "missed": "!", "": "·"}
-_KEY: Final = "✗ turned red, as it must · + turned red besides · ! had to turn red and did not"
+#: A cell: turned as it must; turned besides; must turn and did not; must turn and nobody knows; neither.
+_MARKS: Final = {"killed": "✗", "besides": "+", "missed": "!", "unknown": "?", "": "·"}
+_KEY: Final = "✗ turned red, as it must; + turned red besides; ! had to turn red and did not; ? nobody knows"
 _NONE: Final = "none"
 
 
@@ -93,7 +93,7 @@ def _grid(matrix: Matrix) -> Iterator[str]:
 def _mark(row: Row, gate: str) -> str:
     if gate in row.mutant.expected_gates:
         if row.status == UNJUDGED and gate not in row.red:
-            return "?"
+            return _MARKS["unknown"]
         return _MARKS["killed" if gate in row.red else "missed"]
     return _MARKS["besides" if gate in row.red else ""]
 
@@ -106,7 +106,7 @@ def _columns(matrix: Matrix) -> Iterator[str]:
 
 def _conclusion(matrix: Matrix) -> Iterator[str]:
     counts = [f"{len(rows)} {status}" for status in STATUSES if (rows := matrix.with_status(status))]
-    yield f"{len(matrix.rows)} mutants: {', '.join(counts) or _NONE}"
+    yield f"{len(matrix.rows)} mutant{'s' if len(matrix.rows) > 1 else ''}: {', '.join(counts) or _NONE}"
     for status in (SURVIVED, ELSEWHERE, UNJUDGED):
         for row in matrix.with_status(status):
             others = f"; red: {', '.join(sorted(row.besides))}" if row.besides else ""

@@ -200,7 +200,7 @@ def test_the_command_runs_what_was_asked_for_and_answers_by_its_exit_code(comman
     rig = Rig()
     code, said = command(rig, "--only", "early-ack")
     assert (code, rig.made) == (0, [("smoke", None), ("smoke", "early-ack")])
-    assert "1 mutants: 1 killed" in said.out
+    assert "1 mutant: 1 killed" in said.out
     assert "after a stop: --resume" in said.err
     rig = Rig()
     code, said = command(rig, "--only", *PAIR, "--resume", "--markdown")
