@@ -35,6 +35,8 @@ class Trouble:
     def __init__(self, live, folder):
         self.live, self.fakes, self.stack, self.folder = live, live.fakes, live.stack, folder
         self.account = live.accounts[0]
+        #: Task ids of all sends so far.
+        self.sent = []
 
     def running(self, task_id=None):
         query = "SELECT pid, job_id FROM audit.executions WHERE outcome IS NULL AND queue = 'send'"
@@ -42,7 +44,9 @@ class Trouble:
         return [row["pid"] for row in found if task_id in {None, row["job_id"]}]
 
     def send(self, count=1, **body):
-        return [self.live.send(self.account, **body)["task_id"] for _ in range(count)]
+        new = [self.live.send(self.account, **body)["task_id"] for _ in range(count)]
+        self.sent += new
+        return new
 
     def refused_for_now(self):
         self.fakes.put_fault("smtp.rcpt", reply="451 4.7.1 Later", first=2)
@@ -59,6 +63,9 @@ class Trouble:
         self.fakes.clear_faults()
 
     def child_killed(self, point):
+        # A send that is still under way would take the delay for itself.
+        for earlier in self.sent:
+            self.live.settled(self.account, earlier)
         self.fakes.put_fault(point, first=1, delay_ms=60_000)
         (task_id,) = self.send()
         (pid,) = until(lambda: self.running(task_id), what="the execution")
