@@ -25,14 +25,14 @@ demo: $(STAMP)  ## the whole system up, loaded, judged; prints the verdict and t
 up: $(STAMP)  ## the whole system up until ctrl-C; prints every URL
 	@$(BIN)/mailrig up
 
-check: $(STAMP)  ## ruff, mypy, import contracts, unit tests (under a minute)
+check: $(STAMP)  ## ruff, mypy, import contracts, unit tests (one to two minutes)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q -n auto --dist loadfile tests/unit
 
-test: $(STAMP)  ## unit, wire and stack tests and a few seconds of fuzzing (under five minutes)
+test: $(STAMP)  ## unit, wire and stack tests and a few seconds of fuzzing (five to seven minutes)
 	$(BIN)/pytest -q -n auto --dist loadfile tests/unit tests/wire
 	$(BIN)/pytest -q -n 2 --dist loadfile tests/stack tests/fuzz
 
